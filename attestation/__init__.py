@@ -1,0 +1,1 @@
+"""What a party that runs no enclave needs in order to trust one."""

@@ -1,0 +1,1 @@
+"""Bounded, deterministic encodings and labelled digests, for everything signed or hashed."""

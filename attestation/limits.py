@@ -1,0 +1,118 @@
+"""Every limit on bytes from outside, each with its unit and its reason.
+
+A parser that needs a bound takes it from here. Raising one is a decision about memory that a
+stranger can make us spend, so each says what it bounds.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- encoding -------------------------------------------------------------------------------------
+
+CBOR_DEPTH: Final = 8
+"""Nesting levels. Our deepest message uses 6; a parser that recurses must stop somewhere."""
+
+CBOR_ITEMS: Final = 65_536
+"""Items in one document: bounds the objects one document can make us allocate."""
+
+TEXT_BYTES: Final = 4 * KIB
+"""Bytes of one text string: names, codes and sentences, never data."""
+
+# -- names ----------------------------------------------------------------------------------------
+
+NAME_CHARACTERS: Final = 64
+"""Characters of a tensor, kernel, step or parameter name."""
+
+# -- wire -----------------------------------------------------------------------------------------
+
+FRAME_BYTES: Final = 17 * MIB
+"""One ZeroMQ frame (ZMQ_MAXMSGSIZE): the largest segment, 16 MiB, and room for its framing."""
+
+FRAMES_PER_MESSAGE: Final = 64
+"""Frames of one multipart message after the routing id; larger jobs stream their segments."""
+
+CONTROL_BYTES: Final = 1 * MIB
+"""One control body (submit record, listing, announcement)."""
+
+INLINE_BYTES: Final = 256 * KIB
+"""Sealed bytes that travel inside the submit or result message instead of being streamed."""
+
+INLINE_SEGMENTS: Final = 32
+"""Segments that travel inside one message; with the fixed frames it stays under the frame limit."""
+
+JOB_ENVELOPE_BYTES: Final = 1 * MIB
+"""Signed job header, its signature and the sealed program, together."""
+
+# -- tensors --------------------------------------------------------------------------------------
+
+TENSOR_RANK: Final = 16
+"""Dimensions of a tensor; NumPy allows 64, no kernel of ours needs more than 5."""
+
+TENSOR_BYTES: Final = 1 << 40
+"""Bytes of one tensor, 1 TiB: far above any device, far below integer trouble."""
+
+TENSORS_PER_JOB: Final = 256
+"""Inputs, and separately outputs, of one job."""
+
+SEGMENT_BYTES: Final = 1 * MIB
+"""Plaintext bytes of a segment by default: fits the L2 cache, and a tag costs 0.0015 %."""
+
+SEGMENT_BYTES_MIN: Final = 64 * KIB
+SEGMENT_BYTES_MAX: Final = 16 * MIB
+"""Powers of two in between are allowed; a sender may not make a receiver hold larger ones."""
+
+# -- programs -------------------------------------------------------------------------------------
+
+PROGRAM_STEPS: Final = 256
+"""Kernels in one program."""
+
+PROGRAM_BYTES: Final = 256 * KIB
+"""A canonical program."""
+
+CATALOGUE_BYTES: Final = 1 * MIB
+"""A worker's whole kernel catalogue."""
+
+# -- evidence and receipts ------------------------------------------------------------------------
+
+EVIDENCE_BYTES: Final = 1 * MIB
+"""One evidence bundle with its certificates; eight GPUs with their chains take about 200 KiB."""
+
+CERTIFICATE_BYTES: Final = 16 * KIB
+"""One DER certificate."""
+
+CERTIFICATES: Final = 16
+"""Certificates in one chain or bundle."""
+
+KEYSET_BYTES: Final = 8 * KIB
+"""A canonical key set: the hybrid KEM key is 1,216 bytes, an ML-DSA-65 key would be 1,952."""
+
+MERKLE_PATH: Final = 64
+"""Hashes in an inclusion proof: trees of up to 2^64 leaves (RFC 9162 section 2.1.3)."""
+
+RECEIPT_BYTES: Final = 64 * KIB
+"""A receipt with its path and signature."""
+
+NONCE_BYTES: Final = 32
+"""A client's Challenge."""
+
+POLICY_BYTES: Final = 256 * KIB
+"""A policy file."""
+
+# -- sessions -------------------------------------------------------------------------------------
+
+KEYSET_SECONDS: Final = 3600
+"""Longest life of a key set: a stolen key is worth one hour."""
+
+KEYSETS_PER_WORKER: Final = 64
+"""Live key sets of one worker; a flood of Challenges shares windows instead of making more."""
+
+SESSIONS_PER_KEYSET: Final = 4096
+"""Clients in one window."""
+
+JOBS_PER_KEYSET: Final = 1 << 20
+"""Entries of the replay cache; when it is full the key set ends and clients take a new one."""
+
+CHALLENGES_PER_WINDOW: Final = 4096
+"""Nonces that one hardware signature answers."""

@@ -1,0 +1,1 @@
+"""Messages and sessions: what travels, in which order, and what each side may do next."""

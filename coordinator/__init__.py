@@ -1,0 +1,1 @@
+"""The untrusted dispatcher. It may drop, delay, reorder, replay and lie; it may not read or forge."""
