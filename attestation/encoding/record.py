@@ -172,7 +172,9 @@ class Record:
     def to_map(self) -> dict[str, cbor.Value]:
         """Return the CBOR map."""
         fixed = _fixed(type(self))
-        return fixed | {name: codec.encode(getattr(self, name)) for name, codec in _codecs(self)}
+        return fixed | {
+            name: codec.encode(getattr(self, name)) for name, codec in _codecs(type(self))
+        }
 
     def to_bytes(self) -> bytes:
         """Return the one deterministic encoding."""
@@ -214,6 +216,13 @@ def _fixed(kind: type[Record]) -> dict[str, cbor.Value]:
     return fixed
 
 
-def _codecs(kind: Any) -> list[tuple[str, Codec]]:
-    owner = kind if isinstance(kind, type) else type(kind)
-    return [(field.name, field.metadata[_CODEC]) for field in attrs.fields(owner)]
+_KNOWN: Final[dict[type[Record], tuple[tuple[str, Codec], ...]]] = {}
+
+
+def _codecs(kind: type[Record]) -> tuple[tuple[str, Codec], ...]:
+    known = _KNOWN.get(kind)
+    if known is None:
+        fields = attrs.fields(kind)  # type: ignore[arg-type]  # subclasses are attrs classes
+        known = tuple((f.name, f.metadata[_CODEC]) for f in fields if _CODEC in f.metadata)
+        _KNOWN[kind] = known
+    return known
