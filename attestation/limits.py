@@ -100,6 +100,15 @@ NONCE_BYTES: Final = 32
 POLICY_BYTES: Final = 256 * KIB
 """A policy file."""
 
+TPM_STRUCTURE_BYTES: Final = 2 * KIB
+"""One marshalled TPM structure; the largest in use, an RSA-4096 public area, takes 560 bytes."""
+
+TPM_PCRS: Final = 128
+"""PCR values in one piece of Evidence: four banks of 32."""
+
+CLOCK_SKEW_SECONDS: Final = 30
+"""How far a worker's clock may run ahead of the clock that judges it."""
+
 # -- sessions -------------------------------------------------------------------------------------
 
 KEYSET_SECONDS: Final = 3600

@@ -1,0 +1,1 @@
+"""Keys and plaintext: sealed tensors, content keys and session keys. Client and enclave only."""
