@@ -1,0 +1,1 @@
+"""Decide what Evidence is worth: numbered checks, one result, no verdict that is only a bool."""

@@ -1,0 +1,1 @@
+"""Whose signatures count: certificate chains to pinned roots, and pinned keys."""

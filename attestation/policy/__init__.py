@@ -1,0 +1,1 @@
+"""The Appraisal Policy for Evidence: what a Relying Party accepts, written down and reviewed."""

@@ -1,0 +1,93 @@
+"""The values of an Appraisal Policy for Evidence. Whatever is not in one is refused.
+
+Make one with `loading.load_policy`: it checks the file strictly. Each value here also denies by
+itself: an empty collection contains nothing that could be accepted.
+"""
+
+from attrs import frozen
+
+from attestation import limits
+from attestation.encoding.digests import Label, digest
+from attestation.encoding.record import (
+    Record,
+    array,
+    boolean,
+    item,
+    octets,
+    optional,
+    record,
+    row,
+    text,
+    uint,
+    word,
+)
+from attestation.evidence.tpm import PcrBank
+from attestation.identifiers import DIGEST_BYTES, Digest
+
+_ENTRIES = 4096
+
+
+@frozen(kw_only=True)
+class EvidencePolicy(Record):
+    """Which kinds of Evidence count, and how old it may be without a Challenge of one's own.
+
+    `max_age_seconds` 0 means that only Evidence which answers the caller's Challenge is accepted.
+    """
+
+    kinds: tuple[str, ...] = item(array(text(), limit=16))
+    allow_insecure_evidence: bool = item(boolean())
+    max_age_seconds: int = item(uint())
+
+
+@frozen(kw_only=True)
+class KeyPolicy(Record):
+    """How long a key set may live: a stolen key is worth that much time."""
+
+    max_lifetime_seconds: int = item(uint(limits.KEYSET_SECONDS))
+
+
+@frozen(kw_only=True)
+class CataloguePolicy(Record):
+    """Which kernel catalogues a worker may run. `accept_any` is written `digests = "any"`."""
+
+    accept_any: bool = item(boolean())
+    digests: tuple[Digest, ...] = item(array(octets(exactly=DIGEST_BYTES), limit=_ENTRIES))
+
+    def accepts(self, catalogue_digest: Digest) -> bool:
+        """Whether this catalogue is named."""
+        return self.accept_any or catalogue_digest in self.digests
+
+
+@frozen(kw_only=True)
+class TpmPolicy(Record):
+    """Reference Values for PCRs, and who may vouch for an attestation key.
+
+    `pcrs` lists for each PCR the values it may have; `roots` are DER certificates and
+    `attestation_keys` SHA-256 digests of SubjectPublicKeyInfo. One of the two is enough.
+    """
+
+    pcr_bank: PcrBank = item(word(PcrBank))
+    pcrs: tuple[tuple[int, tuple[bytes, ...]], ...] = item(
+        array(row(uint(31), array(octets(limit=64), limit=_ENTRIES)), limit=32)
+    )
+    roots: tuple[bytes, ...] = item(
+        array(octets(limit=limits.CERTIFICATE_BYTES), limit=limits.CERTIFICATES)
+    )
+    attestation_keys: tuple[bytes, ...] = item(array(octets(exactly=DIGEST_BYTES), limit=_ENTRIES))
+
+
+@frozen(kw_only=True)
+class Policy(Record):
+    """One Appraisal Policy. `tpm` is None where the policy does not accept that kind."""
+
+    VERSION = 1
+    LIMIT = 4 * limits.POLICY_BYTES
+
+    evidence: EvidencePolicy = item(record(EvidencePolicy))
+    keys: KeyPolicy = item(record(KeyPolicy))
+    catalogue: CataloguePolicy = item(record(CataloguePolicy))
+    tpm: TpmPolicy | None = item(optional(record(TpmPolicy)))
+
+    def digest(self) -> Digest:
+        """Return the digest of the values, whatever the file that they came from looks like."""
+        return digest(Label.POLICY, self.to_bytes())

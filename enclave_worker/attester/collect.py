@@ -1,0 +1,80 @@
+"""Collect Evidence for a window of Challenges: keys after the nonces, attested once.
+
+The order is the defence (docs/protocol.md, step 3). Re-attesting a key for a later Challenge is
+what makes relay attacks work once that key has leaked, so nothing here takes a key or a key set:
+the Challenges come in, a key set is drawn for them inside, and both leave together.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from attrs import frozen
+
+from attestation import limits
+from attestation.errors import LocalProtocolError
+from attestation.evidence.binding import FreshnessProof, NonceTree, report_data
+from attestation.evidence.bundle import EvidenceBundle
+from attestation.evidence.keyset import KeySet
+from attestation.identifiers import KeySetId
+
+_REMEMBERED: Final = 4 * limits.KEYSETS_PER_WORKER
+
+
+class Attester(Protocol):
+    """Something that can speak for this machine. Called from one worker thread or several."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of Evidence it makes."""
+        ...
+
+    def collect(self, report_data: bytes) -> bytes:
+        """Return the body of a bundle over these 64 bytes, or raise `UnavailableError`."""
+        ...
+
+
+@frozen(kw_only=True)
+class Window:
+    """Evidence for one window. `proofs` are in the order of the Challenges."""
+
+    bundle: EvidenceBundle
+    keyset: KeySet
+    proofs: tuple[FreshnessProof, ...]
+
+
+class EvidenceCollector:
+    """Answers windows of Challenges, each with keys of its own."""
+
+    def __init__(self, attester: Attester, *, draw_keyset: Callable[[], KeySet]) -> None:
+        """Use `attester`; `draw_keyset` makes new keys and keeps their private halves."""
+        self._attester = attester
+        self._draw_keyset = draw_keyset
+        self._drawn: deque[KeySetId] = deque(maxlen=_REMEMBERED)
+
+    @property
+    def kind(self) -> str:
+        """The kind of Evidence that windows carry."""
+        return self._attester.kind
+
+    def collect_window(self, nonces: Sequence[bytes]) -> Window:
+        """Draw keys for `nonces` and have them attested.
+
+        Raises `UnavailableError` when the device fails, and `LocalProtocolError` when `draw_keyset`
+        gives out keys that it gave out before.
+        """
+        tree = NonceTree.over(nonces)
+        keyset = self._draw_keyset()
+        keyset_id = keyset.keyset_id()
+        if keyset_id in self._drawn:
+            raise LocalProtocolError("a key set was about to be attested a second time")
+        self._drawn.append(keyset_id)
+        body = self._attester.collect(report_data(keyset_id, tree.root))
+        bundle = EvidenceBundle(
+            kind=self._attester.kind,
+            keyset=keyset.to_bytes(),
+            nonce_root=tree.root,
+            gpu_evidence=None,
+            body=body,
+        )
+        return Window(bundle=bundle, keyset=keyset, proofs=tree.proofs)

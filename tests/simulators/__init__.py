@@ -1,0 +1,1 @@
+"""Parties to test against that do what real ones do: vendors, TPMs, workers."""

@@ -1,0 +1,90 @@
+"""A TPM that also does what a TPM never would, byte-exact: one knob for each attack.
+
+Structures are marshalled here from the TPM 2.0 Library, Part 2, and not with the code under test.
+"""
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from attestation.evidence.tpm import PcrBank, TpmEvidence
+
+SIGN, RESTRICTED, DECRYPT = 1 << 18, 1 << 16, 1 << 17
+FIXED_TPM, FIXED_PARENT, ORIGIN, USER_WITH_AUTH = 1 << 1, 1 << 4, 1 << 5, 1 << 6
+AK_ATTRIBUTES = SIGN | RESTRICTED | FIXED_TPM | FIXED_PARENT | ORIGIN | USER_WITH_AUTH
+
+QUOTE, CERTIFY = 0x8018, 0x8017
+MAGIC = 0xFF544347
+
+PCRS: Mapping[int, bytes] = {
+    index: hashlib.sha256(bytes([index])).digest() for index in (0, 2, 4, 7, 11)
+}
+
+_SHA256 = 0x000B
+
+
+@attrs.frozen(kw_only=True)
+class SimulatedTpm:
+    """One TPM with its attestation key and PCR values."""
+
+    key: ec.EllipticCurvePrivateKey = attrs.field(
+        factory=lambda: ec.generate_private_key(ec.SECP256R1())
+    )
+    attributes: int = AK_ATTRIBUTES
+    pcrs: Mapping[int, bytes] = PCRS
+    magic: int = MAGIC
+    kind: int = QUOTE
+    certificates: Sequence[bytes] = ()
+
+    def collect(self, report_data: bytes) -> bytes:
+        """Return an evidence body over `report_data`."""
+        return self.evidence(report_data).to_bytes()
+
+    def evidence(self, report_data: bytes) -> TpmEvidence:
+        attest = self.attest(hashlib.sha256(report_data).digest())
+        return TpmEvidence(
+            attest=attest,
+            signature=self.sign(attest),
+            ak_public=self.public(),
+            pcrs=tuple((PcrBank.SHA256, index, self.pcrs[index]) for index in sorted(self.pcrs)),
+            ak_certificates=tuple(self.certificates),
+        )
+
+    def attest(self, extra_data: bytes) -> bytes:
+        head = struct.pack(">IH", self.magic, self.kind)
+        head += _sized(b"\x00\x0b" + bytes(32)) + _sized(extra_data)
+        head += struct.pack(">QIIBQ", 12345, 3, 1, 1, 0x0102030405060708)
+        if self.kind != QUOTE:  # TPMS_CERTIFY_INFO: name and qualified name
+            return head + _sized(b"\x00\x0b" + bytes(32)) * 2
+        bitmap = sum(1 << index for index in self.pcrs)
+        values = b"".join(self.pcrs[index] for index in sorted(self.pcrs))
+        selection = struct.pack(">IHB", 1, _SHA256, 3) + bitmap.to_bytes(3, "little")
+        return head + selection + _sized(hashlib.sha256(values).digest())
+
+    def sign(self, data: bytes) -> bytes:
+        r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
+        return struct.pack(">HH", 0x0018, _SHA256) + _sized(_octets(r)) + _sized(_octets(s))
+
+    def public(self) -> bytes:
+        numbers = self.key.public_key().public_numbers()
+        head = struct.pack(">HHI", 0x0023, _SHA256, self.attributes) + _sized(b"")
+        parameters = struct.pack(">HHHHH", 0x0010, 0x0018, _SHA256, 0x0003, 0x0010)
+        return head + parameters + _sized(_octets(numbers.x)) + _sized(_octets(numbers.y))
+
+    def but(self, **changes: Any) -> "SimulatedTpm":
+        """Return the same TPM with something changed."""
+        return attrs.evolve(self, **changes)
+
+
+def _octets(value: int) -> bytes:
+    return value.to_bytes(32, "big")
+
+
+def _sized(data: bytes) -> bytes:
+    return struct.pack(">H", len(data)) + data
