@@ -1,0 +1,1 @@
+"""Programs: kernels with typed shapes, put together without a line of code that travels."""

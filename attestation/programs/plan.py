@@ -1,0 +1,209 @@
+"""A program checked against a catalogue: the order of its steps and the spec of every tensor.
+
+Client and worker both make the plan from the same bytes; the client before it seals anything, the
+worker before it allocates anything.
+"""
+
+import graphlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from attestation.errors import ProgramError
+from attestation.programs.catalogue import Catalogue
+from attestation.programs.errors import (
+    CycleError,
+    InputMissingError,
+    InputUnknownError,
+    InputUnusedError,
+    ParameterUnknownError,
+    ReferenceUnknownError,
+    StepUnusedError,
+)
+from attestation.programs.parameters import Scalar
+from attestation.programs.signature import KernelSignature
+from attestation.sealing.tensor_spec import TensorSpec
+
+if TYPE_CHECKING:  # `Program.plan` is where users start, so `program` imports this module
+    from attestation.programs.program import Program, Step
+
+
+@frozen(kw_only=True)
+class PlannedStep:
+    """One kernel call: what it reads, with which parameters, and what it makes.
+
+    After it ran, the tensors named in `releases` are read by no later step and are no output: their
+    memory can be given back.
+    """
+
+    id: str
+    signature: KernelSignature
+    inputs: Mapping[str, str]
+    """Port to reference."""
+    parameters: Mapping[str, Scalar]
+    """Every parameter, defaults filled in."""
+    outputs: Mapping[str, TensorSpec]
+    """Port to spec; its reference is `id.port`."""
+    releases: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Plan:
+    """Steps in an order that can be run, and the spec behind every reference.
+
+    Inputs and outputs are in the order of their names; their segments travel in that order.
+    """
+
+    steps: tuple[PlannedStep, ...]
+    tensors: Mapping[str, TensorSpec]
+    """Reference to spec: program inputs and everything the steps make."""
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    output_references: Mapping[str, str]
+    """Output name to the reference it hands out."""
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs, before sealing."""
+        return sum(spec.nbytes for spec in self.inputs.values())
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of all outputs, before sealing."""
+        return sum(spec.nbytes for spec in self.outputs.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of every tensor of the program, as if none were released."""
+        return sum(spec.nbytes for spec in self.tensors.values())
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that live at once when every step releases what it may.
+
+        Kernels' own scratch memory is not counted: only they know it.
+        """
+        live = peak = self.input_bytes
+        for step in self.steps:
+            live += sum(spec.nbytes for spec in step.outputs.values())
+            peak = max(peak, live)
+            live -= sum(self.tensors[reference].nbytes for reference in step.releases)
+        return peak
+
+
+def make_plan(
+    program: "Program",
+    catalogue: Catalogue,
+    inputs: Mapping[str, TensorSpec],
+    parameters: Mapping[str, Mapping[str, Scalar]],
+) -> Plan:
+    """Check and order `program`; raises the first problem, with its step and port."""
+    _check_inputs(program, inputs)
+    by_id = {step.id: step for step in program.steps}
+    for step_id in parameters:
+        if step_id not in by_id:
+            raise ParameterUnknownError(f"parameters for {step_id!r}, which is no step")
+    # A misspelt reference leaves something unused as well; it is what the user should hear of.
+    order = _order(by_id, set(program.inputs))
+    _check_use(program)
+    tensors = {name: inputs[name] for name in program.inputs}
+    planned = []
+    for step_id in order:
+        step = _plan_step(by_id[step_id], catalogue, tensors, parameters.get(step_id, {}))
+        tensors |= {f"{step.id}.{port}": spec for port, spec in step.outputs.items()}
+        planned.append(step)
+    references = {name: program.outputs[name] for name in sorted(program.outputs)}
+    for name, reference in references.items():
+        if reference not in tensors or "." not in reference:
+            raise ReferenceUnknownError(f"output {name!r} reads {reference!r}, which no step makes")
+    return Plan(
+        steps=tuple(_with_releases(planned, kept=set(references.values()))),
+        tensors=tensors,
+        inputs={name: inputs[name] for name in program.inputs},
+        outputs={name: tensors[reference] for name, reference in references.items()},
+        output_references=references,
+    )
+
+
+def _plan_step(
+    step: "Step",
+    catalogue: Catalogue,
+    tensors: Mapping[str, TensorSpec],
+    parameters: Mapping[str, Scalar],
+) -> PlannedStep:
+    for port, reference in step.inputs.items():
+        if reference not in tensors:
+            raise ReferenceUnknownError(
+                f"step {step.id}: port {port!r} reads {reference!r}, which its step does not make"
+            )
+    try:
+        signature = catalogue.signature(step.kernel)
+        values = signature.resolve(parameters)
+        specs = {port: tensors[reference] for port, reference in step.inputs.items()}
+        outputs = signature.infer(specs, values)
+    except ProgramError as error:
+        raise type(error)(f"step {step.id}: {error}") from error
+    return PlannedStep(
+        id=step.id, signature=signature, inputs=step.inputs, parameters=values, outputs=outputs
+    )
+
+
+def _order(by_id: "Mapping[str, Step]", inputs: set[str]) -> list[str]:
+    """Return the step ids so that each comes after those it reads from."""
+    graph: dict[str, list[str]] = {}
+    for step in by_id.values():
+        graph[step.id] = []
+        for port, reference in step.inputs.items():
+            source, dot, _ = reference.partition(".")
+            if source not in (by_id if dot else inputs):
+                raise ReferenceUnknownError(
+                    f"step {step.id}: port {port!r} reads {reference!r}, "
+                    f"and there is no {'step' if dot else 'input'} {source!r}"
+                )
+            if dot:
+                graph[step.id].append(source)
+    try:
+        return list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        raise CycleError(f"steps wait for each other: {' -> '.join(error.args[1])}") from error
+
+
+def _check_inputs(program: "Program", inputs: Mapping[str, TensorSpec]) -> None:
+    for name in program.inputs:
+        if name not in inputs:
+            raise InputMissingError(f"the program needs input {name!r}")
+    for name in inputs:
+        if name not in program.inputs:
+            raise InputUnknownError(
+                f"the program has no input {name!r}; it takes {', '.join(program.inputs)}"
+            )
+
+
+def _check_use(program: "Program") -> None:
+    read = {reference for step in program.steps for reference in step.inputs.values()}
+    for name in program.inputs:
+        if name not in read:
+            raise InputUnusedError(f"no step reads input {name!r}")
+    sources = {reference.partition(".")[0] for reference in read | set(program.outputs.values())}
+    for step in program.steps:
+        if step.id not in sources:
+            raise StepUnusedError(f"nothing reads what step {step.id!r} makes")
+
+
+def _with_releases(steps: list[PlannedStep], *, kept: set[str]) -> Iterator[PlannedStep]:
+    """Tell each step which tensors nobody reads after it, its own unread outputs included."""
+    last: dict[str, int] = {}
+    for place, step in enumerate(steps):
+        made = (f"{step.id}.{port}" for port in step.outputs)
+        last |= dict.fromkeys((*made, *step.inputs.values()), place)
+    for place, step in enumerate(steps):
+        ended = sorted(name for name, at in last.items() if at == place and name not in kept)
+        yield PlannedStep(
+            id=step.id,
+            signature=step.signature,
+            inputs=step.inputs,
+            parameters=step.parameters,
+            outputs=step.outputs,
+            releases=tuple(ended),
+        )

@@ -1,0 +1,1 @@
+"""Receipts: what a worker signs about a job, and how anybody checks it. No secrets, no clocks."""
