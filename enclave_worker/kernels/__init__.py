@@ -1,0 +1,1 @@
+"""The kernels by subject, their declarations and the registry that lists them."""
