@@ -1,0 +1,1 @@
+"""The `enclave` command: its root, and the subcommands of clients and auditors."""

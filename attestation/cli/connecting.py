@@ -1,0 +1,109 @@
+"""The options with which a command reaches a coordinator, and the client they make."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from attrs import field, frozen
+
+from attestation.client.client import Client
+from attestation.client.transport import CurveKeys
+from attestation.policy.loading import load_policy
+
+DEFAULT_URL: Final = "tcp://127.0.0.1:5700"
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+_OPTIONS: Final = (
+    click.option(
+        "--coordinator",
+        "url",
+        default=DEFAULT_URL,
+        envvar="ENCLAVE_COORDINATOR",
+        show_default=True,
+        metavar="URL",
+        help="Where the coordinator listens.",
+    ),
+    click.option(
+        "--policy",
+        "policy_file",
+        type=_FILE,
+        required=True,
+        envvar="ENCLAVE_POLICY",
+        metavar="FILE",
+        help="Which evidence you accept; `enclave policy init` writes one.",
+    ),
+    click.option(
+        "--key",
+        type=_FILE,
+        envvar="ENCLAVE_CLIENT_KEY",
+        metavar="FILE",
+        help="Your signing key (enclave keygen). Without it, a key that ends with the command.",
+    ),
+    click.option(
+        "--curve-key",
+        type=_FILE,
+        envvar="ENCLAVE_CURVE_KEY",
+        metavar="FILE",
+        help="Your CURVE secret key (enclave keygen --curve); needed outside loopback.",
+    ),
+    click.option(
+        "--coordinator-key",
+        type=_FILE,
+        envvar="ENCLAVE_COORDINATOR_KEY",
+        metavar="FILE",
+        help="The coordinator's CURVE public key; needed outside loopback.",
+    ),
+)
+
+
+@frozen(kw_only=True)
+class Target:
+    """Where to connect, as whom, and what to accept there."""
+
+    url: str
+    policy_file: Path
+    key: Path | None
+    curve_key: Path | None = field(repr=False)
+    coordinator_key: Path | None
+
+    def connect(self, **options: Any) -> Client:
+        """Return a connected client; raises `PolicyError`, `UnavailableError`s."""
+        if (self.curve_key is None) != (self.coordinator_key is None):
+            raise click.UsageError("--curve-key and --coordinator-key belong together")
+        curve = None
+        if self.curve_key is not None and self.coordinator_key is not None:
+            curve = CurveKeys.load(self.curve_key, self.coordinator_key)
+        return Client(
+            self.url, policy=load_policy(self.policy_file), key=self.key, curve=curve, **options
+        )
+
+
+def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the connection's options; they arrive as one `target` argument."""
+
+    def gather(
+        *,
+        url: str,
+        policy_file: Path,
+        key: Path | None,
+        curve_key: Path | None,
+        coordinator_key: Path | None,
+        **rest: Any,
+    ) -> Any:
+        target = Target(
+            url=url,
+            policy_file=policy_file,
+            key=key,
+            curve_key=curve_key,
+            coordinator_key=coordinator_key,
+        )
+        return function(target=target, **rest)
+
+    gather.__doc__, gather.__name__ = function.__doc__, function.__name__
+    gather.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    decorated: Callable[..., Any] = gather
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

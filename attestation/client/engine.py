@@ -1,0 +1,448 @@
+"""What one connection does with every message and every wish: jobs out, results in.
+
+Runs on the connection's thread alone and touches no socket: messages to send go through `send`.
+Nothing the coordinator says is believed beyond routing. A message that makes no sense here is noted
+and dropped, because an honest coordinator's late messages look the same after a reconnection.
+
+    submit -> WAITING (no link) -> SENT -> ACCEPTED -> result verified, or refused
+
+After a lost link: a durable job that was acknowledged stays where it is; one that may or may not
+have arrived is repeated as the same bytes (small), or cancelled and sealed again under a new id and
+key, because segments are never sealed twice under one.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from datetime import UTC, datetime
+from typing import Final
+
+from attestation import limits
+from attestation.client.active import Active, Stage
+from attestation.client.errors import (
+    ClientClosedError,
+    JobFailedError,
+    JobRefusedError,
+    JobTimeoutError,
+)
+from attestation.client.jobs import Job, Proof
+from attestation.client.keys import ClientKey
+from attestation.client.link import Link, LinkState
+from attestation.client.requests import choose, seal_request
+from attestation.client.results import PARALLEL_BYTES, Delivery, verify_and_open
+from attestation.client.workers import Surroundings, WorkerBook
+from attestation.errors import EnclaveError, RemoteProtocolError
+from attestation.identifiers import JobId, WorkerId
+from attestation.logging import get_logger
+from attestation.policy.policy import Policy
+from attestation.wire.control import JobListing, Refusal, RefusalCode, WorkerListing
+from attestation.wire.frames import NO_JOB, NO_PEER, Frame, Header, Kind, check_message
+
+RESUBMISSIONS: Final = 5
+"""Times that a streaming job is sent again after losing its worker."""
+
+DEADLINE_GRACE_MS: Final = 2_000
+"""The coordinator gets this long to refuse a late job before we give it up ourselves."""
+
+PAUSE_SECONDS: Final = 0.2
+"""Before a job is offered again to a coordinator that had no room for it."""
+
+_TRANSIENT: Final = frozenset({RefusalCode.NO_CREDIT, RefusalCode.QUEUE_FULL})
+
+FINISHED_REMEMBERED: Final = 10_000
+"""Jobs done here whose repeated results are acknowledged again instead of ignored."""
+
+Send = Callable[[list[Frame]], None]
+
+log = get_logger(__name__)
+
+
+class Engine:
+    """The connection's state: our place at the coordinator, the workers, the jobs."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        key: ClientKey,
+        channel_binding: bytes,
+        send: Send,
+        changed: Callable[[Surroundings], None],
+        openers: Executor,
+        later: Callable[[Callable[[float], None]], None],
+    ) -> None:
+        """`openers` runs large verifications; `later` brings their ends back to this thread."""
+        self._key = key
+        self._send = send
+        self._changed = changed
+        self._openers = openers
+        self._later = later
+        self.link = Link(key, channel_binding)
+        self.book = WorkerBook(
+            policy=policy, key=key, send=self._send_to_worker, changed=self._surroundings_changed
+        )
+        self._surroundings = Surroundings()
+        self._jobs: dict[JobId, Active] = {}
+        self._finished: deque[JobId] = deque(maxlen=FINISHED_REMEMBERED)
+        self._parked: list[Active] = []
+        self._opening: set[Active] = set()
+        self._wraps_wanted: set[tuple[JobId, WorkerId]] = set()
+        self._listings: list[Future[JobListing]] = []
+        self._workers_asked: list[Future[WorkerListing]] = []
+        self._stirred = False
+        self.rejected: RefusalCode | None = None
+        """Why the coordinator does not want us at all, if it said so."""
+        self._handlers: Mapping[Kind, Callable[[Header, list[Frame], float], None]] = {
+            Kind.HELLO_CHALLENGE: self._on_challenge,
+            Kind.CLIENT_WELCOME: self._on_welcome,
+            Kind.HEARTBEAT: lambda *_: None,
+            Kind.WORKERS: self._on_workers,
+            Kind.JOBS: self._on_jobs,
+            Kind.END_TO_END: self._on_end_to_end,
+            Kind.ACCEPTED: self._on_accepted,
+            Kind.INPUT_CREDIT: self._on_input_credit,
+            Kind.OUTPUT: self._on_output,
+            Kind.RESULT: self._on_result,
+            Kind.WRAP_WANTED: self._on_wrap_wanted,
+            Kind.LOST: self._on_lost,
+            Kind.REFUSED: self._on_refused,
+        }
+
+    # -- what the thread calls --------------------------------------------------------------------
+
+    def receive(self, frames: list[Frame], now: float) -> None:
+        """Take one message. Raises nothing for what a coordinator may send."""
+        try:
+            header = check_message(frames)
+            handler = self._handlers.get(header.kind)
+            if handler is None:
+                raise RemoteProtocolError(f"a client gets no {header.kind.name}")
+            self.link.heard(now)
+            handler(header, frames, now)
+        except EnclaveError as error:
+            log.debug("message.dropped", code=error.code)
+        self._settle()
+
+    def tick(self, now: float) -> None:
+        """Do what is due at `now`, a monotonic time in seconds."""
+        for message in self.link.tick(now):
+            self._send(message)
+        if self.link.state is LinkState.WELCOME:
+            self.book.tick(now)
+            for active in [a for a in self._jobs.values() if a.retry_at <= now]:
+                self._send_submit(active)
+        latest = _unix_ms() - DEADLINE_GRACE_MS
+        for active in [a for a in self._jobs.values() if a.spec.deadline_ms < latest]:
+            self._send([Header(Kind.CANCEL, active.request.job_id).to_bytes()])
+            self._end(active, JobTimeoutError("the job's deadline has passed"))
+        self._settle()
+
+    def submit(self, active: Active) -> None:
+        """Send a job, or keep it until the coordinator welcomes us (again)."""
+        self._jobs[active.request.job_id] = active
+        if active.job.cancelled():
+            self.cancel(active.job)
+        elif self.link.state is LinkState.WELCOME:
+            self._send_submit(active)
+
+    def cancel(self, job: Job) -> None:
+        """Tell the coordinator to stop a job that its owner gave up."""
+        active = self._jobs.pop(job.job_id, None)
+        if active is not None:
+            self._forget(active)
+            self._send([Header(Kind.CANCEL, active.request.job_id).to_bytes()])
+
+    def ask_jobs(self, answer: Future[JobListing]) -> None:
+        """Ask for our jobs."""
+        self._listings.append(answer)
+        self._send([Header(Kind.LIST_JOBS).to_bytes()])
+
+    def ask_workers(self, answer: Future[WorkerListing]) -> None:
+        """Ask for the workers."""
+        self._workers_asked.append(answer)
+        self._send([Header(Kind.LIST_WORKERS).to_bytes()])
+
+    def abandon(self, error: EnclaveError) -> None:
+        """End every job and question with `error`: the connection closes."""
+        for active in [*self._jobs.values(), *self._parked, *self._opening]:
+            active.job.fail(error)
+        for listing in self._listings:
+            listing.set_exception(error)
+        for asked in self._workers_asked:
+            asked.set_exception(error)
+        self._jobs.clear()
+        self._parked.clear()
+        self._listings.clear()
+        self._workers_asked.clear()
+
+    # -- the coordinator --------------------------------------------------------------------------
+
+    def _on_challenge(self, _header: Header, frames: list[Frame], now: float) -> None:
+        for message in self.link.prove(_body(frames), now):
+            self._send(message)
+
+    def _on_welcome(self, _header: Header, frames: list[Frame], _now: float) -> None:
+        self.link.welcomed(_body(frames))
+        self._send([Header(Kind.LIST_WORKERS).to_bytes()])
+        self.book.restart()
+        for active in list(self._jobs.values()):
+            self._resume(active)
+        self._changed(self._surroundings)
+
+    def _resume(self, active: Active) -> None:
+        active.collector.begin_again()
+        active.owed = 0
+        if active.stage is Stage.WAITING or (
+            active.stage is Stage.SENT and active.spec.durable and active.spec.inline
+        ):
+            self._send_submit(active)
+        elif active.stage is Stage.SENT or not active.spec.durable:
+            self._resubmit(active, lost=False)
+
+    def _on_workers(self, _header: Header, frames: list[Frame], now: float) -> None:
+        listing = WorkerListing.from_bytes(_body(frames))
+        self.book.listed(listing, now)
+        for answer in self._workers_asked:
+            answer.set_result(listing)
+        self._workers_asked.clear()
+
+    def _on_jobs(self, _header: Header, frames: list[Frame], _now: float) -> None:
+        listing = JobListing.from_bytes(_body(frames))
+        for answer in self._listings:
+            answer.set_result(listing)
+        self._listings.clear()
+
+    def _on_end_to_end(self, header: Header, frames: list[Frame], now: float) -> None:
+        self.book.receive(WorkerId(header.peer), bytes(_body(frames)), now)
+
+    def _on_refused(self, header: Header, frames: list[Frame], now: float) -> None:
+        refusal = Refusal.from_bytes(_body(frames))
+        if refusal.code is RefusalCode.NOT_WELCOME:
+            # Only a link that believed itself welcome begins again: one refusal comes for every
+            # message that we sent in the meantime.
+            if self.link.state is LinkState.WELCOME:
+                for message in self.link.start(now):
+                    self._send(message)
+        elif header.job_id != NO_JOB:
+            self._job_refused(header.job_id, refusal, now)
+        elif header.peer != NO_PEER:
+            self.book.unreachable(WorkerId(header.peer), now)
+        elif self.link.state is not LinkState.WELCOME:
+            self.rejected = refusal.code
+            self._changed(self._surroundings)
+
+    # -- jobs going out ---------------------------------------------------------------------------
+
+    def _send_submit(self, active: Active) -> None:
+        active.stage, active.retry_at = Stage.SENT, float("inf")
+        self._send(active.submit_message())
+
+    def _on_accepted(self, header: Header, _frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is not None and active.stage is Stage.SENT:
+            self._accepted(active)
+
+    def _accepted(self, active: Active) -> None:
+        active.stage = Stage.ACCEPTED
+        if active.spec.durable and active.request.complete:
+            active.request.release()
+        log.debug("job.accepted", job_id=active.request.job_id)
+        active.job.accept()
+
+    def _on_input_credit(self, header: Header, _frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is None or active.stage is Stage.WAITING:
+            return
+        active.credit += header.count
+        while active.credit and not active.request.complete:
+            index, segment = active.request.next_segment()
+            active.credit -= 1
+            self._send([Header(Kind.INPUT, active.request.job_id, index=index).to_bytes(), segment])
+            active.count_sent()
+
+    def _on_wrap_wanted(self, header: Header, _frames: list[Frame], now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is None:
+            return
+        worker_id = WorkerId(header.peer)
+        worker = self.book.ready(worker_id)
+        if worker is not None:
+            given = active.request.wrapped_for.get(worker_id)
+            if given is not None and given.session is worker.session:
+                # It has a key under this session and could not use it: the session is lost there.
+                self.book.session_lost(worker, now)
+        self._wraps_wanted.add((header.job_id, worker_id))
+        self._stirred = True
+
+    def _on_lost(self, header: Header, _frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is not None and not active.spec.durable:
+            log.info("job.lost", job_id=header.job_id)
+            self._resubmit(active, lost=True)
+
+    def _resubmit(self, active: Active, *, lost: bool) -> None:
+        """Seal the job again under a new id and key, and send that; or park it until it can be."""
+        self._forget(active)
+        if not lost:
+            self._send([Header(Kind.CANCEL, active.request.job_id).to_bytes()])
+        active.resubmissions += 1
+        if active.resubmissions > RESUBMISSIONS:
+            active.job.fail(JobRefusedError(RefusalCode.ATTEMPTS_EXHAUSTED))
+            return
+        self._parked.append(active)
+        self._stirred = True
+
+    def _seal_again(self, active: Active) -> None:
+        welcome = self.link.welcome
+        try:
+            choice = choose(
+                active.spec,
+                self._surroundings.ready,
+                welcome.max_job_bytes if welcome else limits.TENSOR_BYTES,
+            )
+            request = seal_request(active.spec, choice, self._key)
+        except EnclaveError as error:
+            active.job.fail(error)
+            return
+        active.job.resubmitted(request.job_id)
+        again = Active.of(active.job, active.spec, request)
+        again.resubmissions = active.resubmissions
+        self.submit(again)
+
+    # -- results coming in ------------------------------------------------------------------------
+
+    def _on_output(self, header: Header, frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is None:
+            return
+        grant = active.take_output(header.attempt, header.index, _body(frames))
+        if grant:
+            self._send([Header(Kind.OUTPUT_CREDIT, header.job_id, count=grant).to_bytes()])
+
+    def _on_result(self, header: Header, frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is None:
+            if header.job_id in self._finished:
+                self._acknowledge(header.job_id)
+            return
+        if len(frames) < 3:
+            raise RemoteProtocolError("a result without header and receipt")
+        segments = tuple(frames[3:]) or tuple(active.collector.segments)
+        if len(segments) != header.count:
+            raise RemoteProtocolError("a result with another number of segments than arrived")
+        delivery = Delivery(
+            attempt=header.attempt, header=frames[1], receipt=frames[2], segments=segments
+        )
+        self._forget(active)
+        self._opening.add(active)
+        size = sum(len(segment) for segment in segments)
+        worker_id = WorkerId(header.peer)
+        if size < PARALLEL_BYTES:
+            self._deliver(active, delivery, worker_id)
+        else:
+            self._openers.submit(self._deliver, active, delivery, worker_id)
+
+    def _deliver(self, active: Active, delivery: Delivery, worker_id: WorkerId) -> None:
+        """Verify and open, possibly on another thread; then acknowledge on ours."""
+        job_id = active.request.job_id
+        try:
+            verified = verify_and_open(active.request, delivery, self._key.key_id)
+        except JobFailedError as error:
+            active.job.fail(error, Proof(receipt=error.receipt, accepted=error.accepted))
+        except EnclaveError as error:
+            refusal = error
+            self._later(lambda now: self._refuse_result(active, worker_id, refusal, now))
+        except BaseException as error:
+            active.job.fail(error)
+            raise
+        else:
+            log.debug("result.verified", job_id=job_id, worker_id=worker_id)
+            proof = Proof(receipt=verified.receipt, accepted=verified.accepted)
+            active.job.finish(verified.outputs, proof)
+        self._later(lambda _now: self._delivered(active))
+
+    def _delivered(self, active: Active) -> None:
+        self._opening.discard(active)
+        self._acknowledge(active.request.job_id)
+
+    def _refuse_result(
+        self, active: Active, worker_id: WorkerId, error: EnclaveError, now: float
+    ) -> None:
+        job_id = active.request.job_id
+        log.warning("result.refused", job_id=job_id, worker_id=worker_id, code=error.code)
+        # Fenced first: whoever hears of the refusal and submits again wraps no key for it.
+        self.book.fence(worker_id, error.code, now)
+        active.job.fail(error)
+
+    def _acknowledge(self, job_id: JobId) -> None:
+        self._send([Header(Kind.RESULT_ACK, job_id).to_bytes()])
+
+    def _job_refused(self, job_id: JobId, refusal: Refusal, now: float) -> None:
+        active = self._jobs.get(job_id)
+        if active is None:
+            return
+        if refusal.code in _TRANSIENT and active.stage is Stage.SENT:
+            # Nothing of it was admitted, so the same bytes may be sent again.
+            active.stage, active.retry_at = Stage.WAITING, now + PAUSE_SECONDS
+            return
+        log.info("job.refused", job_id=job_id, code=refusal.code)
+        if active.stage is Stage.ACCEPTED:
+            self._acknowledge(job_id)
+        if refusal.code is RefusalCode.DEADLINE_PASSED:
+            self._end(active, JobTimeoutError("the job's deadline has passed"))
+        else:
+            self._end(active, JobRefusedError(refusal.code, refusal.detail))
+
+    def _end(self, active: Active, error: EnclaveError) -> None:
+        self._forget(active)
+        active.job.fail(error)
+
+    def _forget(self, active: Active) -> None:
+        job_id = active.request.job_id
+        self._jobs.pop(job_id, None)
+        self._finished.append(job_id)
+        self._wraps_wanted = {want for want in self._wraps_wanted if want[0] != job_id}
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def _send_to_worker(self, worker_id: WorkerId, data: bytes) -> None:
+        self._send([Header(Kind.END_TO_END, peer=worker_id).to_bytes(), data])
+
+    def _surroundings_changed(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._stirred = True
+        self._changed(surroundings)
+
+    def _settle(self) -> None:
+        """Do what waited for a session: wraps that were wanted, jobs that must be sealed again."""
+        if not self._stirred:
+            return
+        self._stirred = False
+        for job_id, worker_id in list(self._wraps_wanted):
+            active, worker = self._jobs.get(job_id), self.book.ready(worker_id)
+            if active is None or worker is None:
+                continue
+            self._wraps_wanted.discard((job_id, worker_id))
+            if worker.accepted.keyset.catalogue_digest == active.request.choice.catalogue_digest:
+                wrapped = active.request.wrap(worker)
+                self._send([Header(Kind.WRAP, job_id, peer=worker_id).to_bytes(), wrapped])
+        if self._surroundings.ready:
+            parked, self._parked = self._parked, []
+            for active in parked:
+                if not active.job.cancelled():
+                    self._seal_again(active)
+
+
+def closed() -> ClientClosedError:
+    """Return the error that ends what a closing client leaves undone."""
+    return ClientClosedError("the client was closed")
+
+
+def _body(frames: list[Frame]) -> Frame:
+    if len(frames) != 2:
+        raise RemoteProtocolError(f"{len(frames)} frames where header and body belong")
+    return frames[1]
+
+
+def _unix_ms() -> int:
+    return int(datetime.now(UTC).timestamp() * 1000)

@@ -1,0 +1,175 @@
+"""The client's socket: one DEALER to one coordinator, used by one thread. The only zmq import here.
+
+`wake` is the exception: any thread may call it to end a `wait`. Outside loopback the coordinator's
+CURVE key must be known beforehand, or no socket is opened: without it anyone on the path could pose
+as the coordinator and see who asks for what.
+"""
+
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol, Self
+from urllib.parse import urlsplit
+
+import zmq
+import zmq.auth
+from attrs import field, frozen
+from zmq.utils import z85
+
+from attestation import limits
+from attestation.client.errors import (
+    CoordinatorUnreachableError,
+    KeyFileError,
+    TransportKeysMissingError,
+)
+from attestation.wire.frames import Frame
+
+_COPY_BELOW: Final = 64 * limits.KIB
+"""Sending by reference costs more than a copy below this (measured: docs/benchmarks.md)."""
+
+
+@frozen(kw_only=True)
+class CurveKeys:
+    """The client's own CURVE key pair and the coordinator's public key, each as 32 raw bytes."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    coordinator: bytes
+
+    @classmethod
+    def load(cls, secret_file: Path, coordinator_file: Path) -> Self:
+        """Read the files of `enclave keygen --curve` and `enclave coordinator keygen`."""
+        public, secret = _certificate(secret_file)
+        coordinator, _ = _certificate(coordinator_file)
+        if secret is None:
+            raise KeyFileError(f"{secret_file} holds no secret key")
+        return cls(public=public, secret=secret, coordinator=coordinator)
+
+
+class Transport(Protocol):
+    """What a connection needs of a socket. `send`, `receive` and `wait` belong to one thread."""
+
+    @property
+    def channel_binding(self) -> bytes:
+        """The coordinator's CURVE key, empty without CURVE; the client's proof covers it."""
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Queue one message, or drop it when not connected; frames must not change afterwards."""
+
+    def receive(self) -> list[Frame] | None:
+        """Take one message, or None when there is none now."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when a message is there, when woken, or after `seconds`."""
+
+    def wake(self) -> None:
+        """End a `wait`, from any thread."""
+
+    def close(self) -> None:
+        """Give the socket back."""
+
+
+class DealerTransport:
+    """A `Transport` over ZeroMQ."""
+
+    def __init__(self, url: str, curve: CurveKeys | None = None) -> None:
+        """Connect to `url`; raises `TransportKeysMissingError` before opening anything."""
+        if curve is None and not is_local(url):
+            raise TransportKeysMissingError(f"{url} is not loopback: CURVE keys are needed")
+        self.channel_binding = b"" if curve is None else curve.coordinator
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 200)
+        self._socket.setsockopt(zmq.IPV6, 1)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, limits.FRAME_BYTES)
+        # Credit bounds what is queued; a high-water mark would only add a second place to block.
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+        self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        if curve is not None:
+            self._socket.curve_publickey = z85.encode(curve.public)
+            self._socket.curve_secretkey = z85.encode(curve.secret)
+            self._socket.curve_serverkey = z85.encode(curve.coordinator)
+        self._woken, self._waker = socket.socketpair()
+        self._woken.settimeout(0)
+        self._waker.settimeout(0)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
+        try:
+            self._socket.connect(url)
+        except zmq.ZMQError as error:
+            self.close()
+            raise CoordinatorUnreachableError(f"{url}: {error}") from error
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Queue one message, or drop it when not connected; frames must not change afterwards."""
+        small = all(len(frame) < _COPY_BELOW for frame in frames)
+        # No connection, no queue: a message that waited would reach a coordinator that started
+        # again meanwhile and does not know us. Whoever sent it begins again after the next hello.
+        with contextlib.suppress(zmq.Again):
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=small)
+
+    def receive(self) -> list[Frame] | None:
+        """Take one message, or None when there is none now.
+
+        Large frames stay in ZeroMQ's memory: they are ciphertext, read once when opened.
+        """
+        try:
+            message = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        return [
+            frame.bytes if len(frame) < _COPY_BELOW else memoryview(frame.buffer)
+            for frame in message
+        ]
+
+    def wait(self, seconds: float) -> None:
+        """Return when a message is there, when woken, or after `seconds`."""
+        for source, _ in self._poller.poll(max(0, int(seconds * 1000))):
+            if source != self._socket:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+
+    def wake(self) -> None:
+        """End a `wait`, from any thread."""
+        # A full pipe means that a wake is waiting already; a closed one, that nobody waits.
+        with contextlib.suppress(OSError):
+            self._waker.send(b"w")
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+        self._context.term()
+        self._woken.close()
+        self._waker.close()
+
+
+def is_local(url: str) -> bool:
+    """Tell whether `url` cannot leave this machine, so that it may do without CURVE."""
+    # libzmq reads `source;destination` where urlsplit sees one host: unclear is not local.
+    if ";" in url or "@" in url:
+        return False
+    parts = urlsplit(url)
+    if parts.scheme in ("ipc", "inproc"):
+        return True
+    if parts.scheme != "tcp" or not parts.hostname:
+        return False
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        # Only this name: others resolve to whatever a resolver says.
+        return parts.hostname == "localhost"
+
+
+def _certificate(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"{path} is not a CURVE key file") from error
+    return z85.decode(public), None if secret is None else z85.decode(secret)
