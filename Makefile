@@ -1,0 +1,52 @@
+# Everything a newcomer, a developer and CI need. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench docs clean
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/installed
+# Two cores are the smallest machine the suite is written for.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Create .venv with the `enclave` command, its tests and its benchmarks
+
+# The stamp is written last, so a broken installation is tried again; a change of dependencies or
+# entry points in pyproject.toml makes it stale.
+$(STAMP): pyproject.toml .ci/install
+	@.ci/install "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: install ## Real data through a coordinator and two workers, one killed on the way
+	@$(VENV)/bin/enclave demo --output demo-output $(DEMO_ARGS)
+
+test: install ## The whole test suite
+	@$(VENV)/bin/pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: install ## Style, formatting, types and import contracts
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet . || { $(VENV)/bin/ruff format --diff . ; exit 1; }
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/lint-imports --no-logo
+
+format: install ## Rewrite the code in the project's format
+	@$(VENV)/bin/ruff check --fix --quiet .
+	@$(VENV)/bin/ruff format --quiet .
+
+bench: install ## Sealed against plaintext, from one run; results go to bench-output/
+	@$(VENV)/bin/python -m tests.bench.main --output bench-output $(BENCH_ARGS)
+
+docs: install ## Redraw what docs/ shows of the code
+	@$(VENV)/bin/python -m tests.architecture.diagram --write
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) build ./*.egg-info demo-output bench-output .pytest_cache .mypy_cache \
+	    .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

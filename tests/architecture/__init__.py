@@ -1,0 +1,1 @@
+"""What must stay true of the code's shape: imports, sizes, names, words that may not appear."""
