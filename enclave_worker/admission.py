@@ -114,7 +114,9 @@ class Admission:
         try:
             # (6) It is in time, for these kernels, and within the worker's limits.
             tensors = self._check_terms(offer, header, now_ms)
-            content_key = _unwrap(session, offer.wrap, header)
+            # Of the bytes that were signed; wrap, body and receipt are bound to it.
+            request_digest = digest(Label.JOB_HEADER, envelope.header)
+            content_key = _unwrap(session, offer.wrap, request_digest)
             try:
                 plan = self._open_and_plan(envelope, header, tensors, content_key)
                 openers = _openers(header, content_key)
@@ -127,7 +129,7 @@ class Admission:
         return AdmittedJob(
             header=header,
             attempt=offer.attempt,
-            request_digest=header.digest(),
+            request_digest=request_digest,
             client_key_id=client_key_id,
             keyset_id=session.keyset_id,
             evidence_digest=session.evidence_digest,
@@ -179,7 +181,7 @@ class Admission:
         if content_key.commitment(header.job_id) != header.content_key_commitment:
             raise JobNotAuthenticError("the wrapped key is not the one that was committed to")
         # (9, 10) The body opens, and holds the program and parameters that were signed.
-        body = _open_body(envelope, header, content_key)
+        body = _open_body(envelope, digest(Label.JOB_HEADER, envelope.header), content_key)
         if digest(Label.PROGRAM, body.program) != header.program_digest:
             raise ProgramRefusedError("another program than the header names")
         if body.commitment() != header.parameters_commitment:
@@ -246,18 +248,17 @@ def _tensor_headers(header: JobHeader) -> tuple[TensorHeader, ...]:
     return tuple(tensors)
 
 
-def _unwrap(session: WorkerSession, wrap: bytes, header: JobHeader) -> ContentKey:
+def _unwrap(session: WorkerSession, wrap: bytes, request_digest: Digest) -> ContentKey:
     # (7) The key was wrapped in this session for this very header.
     try:
-        return session.keys.unwrap(wrap, header.digest())
+        return session.keys.unwrap(wrap, request_digest)
     except NotAuthenticError as error:
         raise JobNotAuthenticError(str(error)) from error
     except LocalProtocolError as error:
         raise UnknownSessionError("the session has ended") from error
 
 
-def _open_body(envelope: JobEnvelope, header: JobHeader, content_key: ContentKey) -> JobBody:
-    request_digest = header.digest()
+def _open_body(envelope: JobEnvelope, request_digest: Digest, content_key: ContentKey) -> JobBody:
     key = content_key.body_key(request_digest)
     try:
         return JobBody.from_bytes(open_bytes(key, request_digest, envelope.body))

@@ -4,19 +4,25 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attestation import logging
 from attestation.cli.output import ExitCode, warn_insecure
 from attestation.identifiers import WorkerId
-from enclave_worker.assembly import build
 from enclave_worker.attester.selection import NAMES, AttesterName
 from enclave_worker.attester.tpm import DEFAULT_PCRS
 from enclave_worker.hardening import harden_process
-from enclave_worker.runtime import Runtime
-from enclave_worker.settings import SettingsError, WorkerSettings, default_capacity
+from enclave_worker.settings import (
+    SettingsError,
+    WorkerSettings,
+    default_capacity,
+    limit_numeric_threads,
+)
+
+if TYPE_CHECKING:
+    from enclave_worker.runtime import Runtime
 
 _EPILOG = """\b
 Examples:
@@ -136,6 +142,10 @@ def worker(ready_file: Path | None, log_format: logging.Format | None, **options
 
     if attester == "insecure":
         warn_insecure()
+    limit_numeric_threads(settings.capacity)
+    # Not before: NumPy reads the number of its threads when it is loaded.
+    from enclave_worker.assembly import build  # noqa: PLC0415
+
     runtime = build(settings, ready=ready)
     _stop_on_signals(runtime)
     if not runtime.run():
@@ -144,7 +154,7 @@ def worker(ready_file: Path | None, log_format: logging.Format | None, **options
         os._exit(ExitCode.INTERRUPTED)
 
 
-def _stop_on_signals(runtime: Runtime) -> None:
+def _stop_on_signals(runtime: "Runtime") -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         runtime.request_stop()
 

@@ -153,7 +153,10 @@ class Runtime:
 
     def _turn(self) -> None:
         now_ms = self._parts.clock.now_ms()
-        waits = [_IDLE_MS, self._membership.due_in_ms(now_ms)]
+        waits = [_IDLE_MS]
+        if not self._transport.congested:
+            # While messages wait, `tick` is not asked and stays due: counting it would spin.
+            waits.append(self._membership.due_in_ms(now_ms))
         attestations_due = self._attestations.due_in_ms(now_ms)
         if attestations_due is not None:
             waits.append(max(1, attestations_due))
@@ -261,7 +264,7 @@ class Runtime:
         if error is not None:
             self._refuse(header.job_id, header.attempt, error.refusal())
             return
-        log.info("job.assigned", job_id=header.job_id, attempt=header.attempt)
+        log.debug("job.assigned", job_id=header.job_id, attempt=header.attempt)
         job = RunningJob(offer, inline, bench=self._parts.bench, post=self._mailbox.post)
         self._jobs[key] = job
         self._threads.submit(job.run)
@@ -333,7 +336,7 @@ class Runtime:
             receipt.to_bytes(),
             *job.segments,
         )
-        log.info(
+        log.debug(
             "job.finished",
             job_id=job.job_id,
             attempt=job.attempt,
