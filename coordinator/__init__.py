@@ -1,1 +1,1 @@
-"""The untrusted dispatcher. It may drop, delay, reorder, replay and lie; it may not read or forge."""
+"""The untrusted dispatcher: may drop, delay, reorder, replay and lie; may not read or forge."""

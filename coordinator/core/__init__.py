@@ -1,0 +1,1 @@
+"""The coordinator's decisions, sans I/O: events in, instructions out."""

@@ -1,0 +1,1 @@
+"""The coordinator: its core driven by events, its broker over real sockets, its disk."""
