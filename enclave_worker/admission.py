@@ -21,7 +21,7 @@ from attestation.errors import (
 )
 from attestation.identifiers import ClientKeyId, Digest, JobId, KeySetId, SessionId
 from attestation.programs.catalogue import Catalogue
-from attestation.programs.plan import Plan
+from attestation.programs.plan import Plan, make_plan
 from attestation.programs.program import Program, decode_parameters
 from attestation.receipts.commitment import CommitmentKind
 from attestation.receipts.signed_batch import SignedLeaf
@@ -191,7 +191,7 @@ class Admission:
             program = Program.from_bytes(body.program)
             parameters = decode_parameters(body.parameters)
             inputs = {tensor.name: tensor.spec for tensor in tensors}
-            plan = program.plan(self._catalogue, inputs, parameters)
+            plan = make_plan(program, self._catalogue, inputs, parameters)
         except (DecodeError, ProgramError) as error:
             # The code and not the message: a message may quote a parameter.
             raise ProgramRefusedError(error.code) from error

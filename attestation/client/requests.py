@@ -23,7 +23,7 @@ from attestation.identifiers import SHORT_ID_BYTES, Digest, JobId, KeySetId, Wor
 from attestation.programs.catalogue import Catalogue
 from attestation.programs.errors import ParameterUnknownError
 from attestation.programs.parameters import Scalar
-from attestation.programs.plan import Plan
+from attestation.programs.plan import Plan, make_plan
 from attestation.programs.program import Parameters, Program, encode_parameters
 from attestation.receipts.commitment import SegmentCommitment
 from attestation.receipts.signed_batch import sign_batch
@@ -174,7 +174,7 @@ def _plan(
     catalogue = workers[0].accepted.catalogue
     program = _program(spec.program, catalogue)
     parameters = _by_step(program, spec.parameters)
-    plan = program.plan(catalogue, spec.specs, parameters)
+    plan = make_plan(program, catalogue, spec.specs, parameters)
     output_bytes = sum(
         sealed_length(output.nbytes, spec.segment_bytes) for output in plan.outputs.values()
     )

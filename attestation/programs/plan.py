@@ -6,7 +6,8 @@ worker before it allocates anything.
 
 import graphlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import Final
 
 from attrs import frozen
 
@@ -22,11 +23,11 @@ from attestation.programs.errors import (
     StepUnusedError,
 )
 from attestation.programs.parameters import Scalar
+from attestation.programs.program import Parameters, Program, Step
 from attestation.programs.signature import KernelSignature
 from attestation.sealing.tensor_spec import TensorSpec
 
-if TYPE_CHECKING:  # `Program.plan` is where users start, so `program` imports this module
-    from attestation.programs.program import Program, Step
+_NO_PARAMETERS: Final[Parameters] = MappingProxyType({})
 
 
 @frozen(kw_only=True)
@@ -93,12 +94,12 @@ class Plan:
 
 
 def make_plan(
-    program: "Program",
+    program: Program,
     catalogue: Catalogue,
     inputs: Mapping[str, TensorSpec],
-    parameters: Mapping[str, Mapping[str, Scalar]],
+    parameters: Parameters = _NO_PARAMETERS,
 ) -> Plan:
-    """Check and order `program`; raises the first problem, with its step and port."""
+    """Order the steps and infer every tensor they make; raises the first `ProgramError`."""
     _check_inputs(program, inputs)
     by_id = {step.id: step for step in program.steps}
     for step_id in parameters:
@@ -127,7 +128,7 @@ def make_plan(
 
 
 def _plan_step(
-    step: "Step",
+    step: Step,
     catalogue: Catalogue,
     tensors: Mapping[str, TensorSpec],
     parameters: Mapping[str, Scalar],
@@ -169,7 +170,7 @@ def _order(by_id: "Mapping[str, Step]", inputs: set[str]) -> list[str]:
         raise CycleError(f"steps wait for each other: {' -> '.join(error.args[1])}") from error
 
 
-def _check_inputs(program: "Program", inputs: Mapping[str, TensorSpec]) -> None:
+def _check_inputs(program: Program, inputs: Mapping[str, TensorSpec]) -> None:
     for name in program.inputs:
         if name not in inputs:
             raise InputMissingError(f"the program needs input {name!r}")
@@ -180,7 +181,7 @@ def _check_inputs(program: "Program", inputs: Mapping[str, TensorSpec]) -> None:
             )
 
 
-def _check_use(program: "Program") -> None:
+def _check_use(program: Program) -> None:
     read = {reference for step in program.steps for reference in step.inputs.values()}
     for name in program.inputs:
         if name not in read:

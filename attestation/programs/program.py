@@ -16,7 +16,6 @@ from attestation.encoding.digests import Label, digest
 from attestation.encoding.record import Record, array, item, record, table, text
 from attestation.errors import DecodeError, ProgramError
 from attestation.identifiers import Digest
-from attestation.programs.catalogue import Catalogue
 from attestation.programs.errors import (
     ParameterTypeError,
     ProgramTooLargeError,
@@ -25,9 +24,7 @@ from attestation.programs.errors import (
 )
 from attestation.programs.names import is_kernel_name, is_name
 from attestation.programs.parameters import Scalar, scalar
-from attestation.programs.plan import Plan, make_plan
 from attestation.programs.signature import KernelSignature
-from attestation.sealing.tensor_spec import TensorSpec
 
 Parameters: TypeAlias = Mapping[str, Mapping[str, Scalar]]
 """Step id, parameter name, value."""
@@ -37,7 +34,6 @@ SINGLE_STEP: Final = "run"
 
 _REFERENCE: Final = 2 * limits.NAME_CHARACTERS + 1
 _PORTS: Final = 64
-_NO_PARAMETERS: Final[Parameters] = {}
 
 
 @frozen(kw_only=True)
@@ -54,7 +50,7 @@ class Program(Record):
     """Steps over named inputs to named outputs. Make one with `of`, `single` or a builder.
 
     Making one checks its names and its size and raises `ProgramError`s; whether its references
-    lead anywhere is what `plan` checks, against a catalogue.
+    lead anywhere is what `make_plan` checks, against a catalogue.
     """
 
     VERSION = 1
@@ -113,15 +109,6 @@ class Program(Record):
     def digest(self) -> Digest:
         """Return the program digest that job headers and receipts carry."""
         return digest(Label.PROGRAM, self.to_bytes())
-
-    def plan(
-        self,
-        catalogue: Catalogue,
-        inputs: Mapping[str, TensorSpec],
-        parameters: Parameters = _NO_PARAMETERS,
-    ) -> Plan:
-        """Order the steps and infer every tensor they make; raises the first `ProgramError`."""
-        return make_plan(self, catalogue, inputs, parameters)
 
     def _check_size(self) -> None:
         if not self.steps or not self.outputs:

@@ -10,6 +10,7 @@ from attestation.encoding import cbor
 from attestation.errors import DecodeError, ProgramError
 from attestation.programs.catalogue import Catalogue
 from attestation.programs.parameters import Scalar
+from attestation.programs.plan import make_plan
 from attestation.programs.program import Program, Step, decode_parameters, encode_parameters
 from tests.programs import kernels
 from tests.programs.kernels import CATALOGUE, spec
@@ -29,12 +30,12 @@ def refused(
     program: Program, inputs: Any = X, parameters: Any = TWO, catalogue: Catalogue = CATALOGUE
 ) -> ProgramError:
     with pytest.raises(ProgramError) as error:
-        program.plan(catalogue, inputs, parameters)
+        make_plan(program, catalogue, inputs, parameters)
     return error.value
 
 
 def test_a_pipeline_is_planned_in_the_order_it_can_run() -> None:
-    plan = PIPELINE.plan(CATALOGUE, X, TWO)
+    plan = make_plan(PIPELINE, CATALOGUE, X, TWO)
     assert [step.id for step in plan.steps] == ["clean", "reduce"]
     assert plan.steps[1].parameters == {"k": 2}
     assert plan.tensors["clean.z"] == spec("float64", 100, 10)
@@ -44,7 +45,7 @@ def test_a_pipeline_is_planned_in_the_order_it_can_run() -> None:
 
 
 def test_the_plan_knows_what_memory_it_takes() -> None:
-    plan = PIPELINE.plan(CATALOGUE, X, TWO)
+    plan = make_plan(PIPELINE, CATALOGUE, X, TWO)
     x = z = 8000
     clean = z + 80 + 80
     reduce = 8 * (2 * 10 + 2 + 100 * 2 + 10)
@@ -67,7 +68,7 @@ def test_the_plan_knows_what_memory_it_takes() -> None:
 
 def test_the_single_program_of_a_kernel_has_its_ports() -> None:
     program = Program.single(kernels.MATMUL)
-    plan = program.plan(CATALOGUE, {"a": spec("float32", 2, 3), "b": spec("float32", 3, 4)})
+    plan = make_plan(program, CATALOGUE, {"a": spec("float32", 2, 3), "b": spec("float32", 3, 4)})
     assert plan.outputs == {"c": spec("float32", 2, 4)}
     assert [step.id for step in plan.steps] == ["run"]
 
@@ -78,7 +79,7 @@ def test_one_tensor_may_be_read_by_several_ports_and_is_released_once() -> None:
         steps=[Step(id="a", kernel="linalg.matmul", inputs={"a": "x", "b": "x"})],
         outputs={"y": "a.c"},
     )
-    plan = square.plan(CATALOGUE, {"x": spec("float32", 3, 3)})
+    plan = make_plan(square, CATALOGUE, {"x": spec("float32", 3, 3)})
     assert plan.steps[0].releases == ("x",)
 
 
@@ -252,7 +253,7 @@ def test_a_plan_of_the_longest_chain_is_made() -> None:
         for i in range(limits.PROGRAM_STEPS)
     ]
     program = evolve(*steps, y=f"{steps[-1].id}.y")
-    plan = program.plan(CATALOGUE, X)
+    plan = make_plan(program, CATALOGUE, X)
     assert plan.peak_bytes == 2 * plan.input_bytes
 
 

@@ -7,6 +7,7 @@ from attestation.errors import ProgramError
 from attestation.programs import builder, loading
 from attestation.programs.builder import ProgramBuilder
 from attestation.programs.loading import load_program_toml
+from attestation.programs.plan import make_plan
 from tests.programs.kernels import CATALOGUE, spec
 
 TOML = """
@@ -40,7 +41,7 @@ def test_python_and_toml_write_the_same_program() -> None:
     program, parameters = load_program_toml(TOML)
     assert program.digest() == built().build().digest()
     assert parameters == built().parameters == {"reduce": {"k": 2}}
-    program.plan(CATALOGUE, {"x": spec("float32", 10, 4)}, parameters)
+    make_plan(program, CATALOGUE, {"x": spec("float32", 10, 4)}, parameters)
 
 
 def indented(text: str) -> str:

@@ -13,6 +13,7 @@ from attestation.programs import shapes
 from attestation.programs.catalogue import Catalogue, CatalogueEntry
 from attestation.programs.loading import load_program_toml
 from attestation.programs.parameters import Parameter, ParameterKind
+from attestation.programs.plan import make_plan
 from attestation.programs.program import Program, Step, decode_parameters, encode_parameters
 from attestation.programs.signature import KernelSignature, Port
 from attestation.sealing.tensor_spec import DTYPES, TensorSpec
@@ -202,7 +203,9 @@ def test_any_program_is_planned_or_refused(
     """Cycles, self-references, wrong ports: a plan, or a `ProgramError`, and nothing else."""
     program = Program.of(inputs=["x"], steps=steps, outputs={"out": output})
     try:
-        plan = program.plan(kernels.CATALOGUE, {"x": TensorSpec(dtype=dtype, shape=tuple(shape))})
+        plan = make_plan(
+            program, kernels.CATALOGUE, {"x": TensorSpec(dtype=dtype, shape=tuple(shape))}
+        )
     except ProgramError:
         return
     ready = {"x"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attestation.programs.builder import ProgramBuilder
-from attestation.programs.plan import Plan
+from attestation.programs.plan import Plan, make_plan
 from attestation.programs.program import Program
 from attestation.sealing.tensor_spec import TensorSpec
 from enclave_worker.engine import Outcome
@@ -46,7 +46,7 @@ def give_back(workshop: Workshop, outcome: Outcome) -> None:
 
 
 def test_steps_feed_each_other(workshop: Workshop) -> None:
-    outcome = run(workshop, chain().plan(workshop.catalogue, {"x": SPEC}))
+    outcome = run(workshop, make_plan(chain(), workshop.catalogue, {"x": SPEC}))
     assert (outcome.outputs["y"].array() == 8).all()
     assert outcome.device_ns > 0
     give_back(workshop, outcome)
@@ -54,7 +54,7 @@ def test_steps_feed_each_other(workshop: Workshop) -> None:
 
 def test_a_long_chain_needs_the_memory_of_two_steps(workshop: Workshop) -> None:
     """Buffers of tensors that nobody reads any more serve the next step, wiped."""
-    plan = chain(steps=10).plan(workshop.catalogue, {"x": SPEC})
+    plan = make_plan(chain(steps=10), workshop.catalogue, {"x": SPEC})
     outcome = run(workshop, plan)
     assert outcome.peak_device_bytes == plan.peak_bytes == 2 * SPEC.nbytes
     give_back(workshop, outcome)
@@ -63,7 +63,7 @@ def test_a_long_chain_needs_the_memory_of_two_steps(workshop: Workshop) -> None:
 
 def test_an_input_is_released_after_the_last_step_that_reads_it(workshop: Workshop) -> None:
     inputs = Ones()
-    plan = chain().plan(workshop.catalogue, {"x": SPEC})
+    plan = make_plan(chain(), workshop.catalogue, {"x": SPEC})
     give_back(workshop, workshop.engine.run(plan, inputs))
     assert inputs.released == ["x"]
 
@@ -73,7 +73,7 @@ def test_one_tensor_under_two_names_is_two_outputs(workshop: Workshop) -> None:
     step = builder.step("test.twice", x=builder.input("x"))
     builder.output("first", step["y"])
     builder.output("second", step["y"])
-    outcome = run(workshop, builder.build().plan(workshop.catalogue, {"x": SPEC}))
+    outcome = run(workshop, make_plan(builder.build(), workshop.catalogue, {"x": SPEC}))
     first, second = outcome.outputs.values()
     assert first.buffer is not second.buffer
     assert (first.array() == second.array()).all()
@@ -81,7 +81,7 @@ def test_one_tensor_under_two_names_is_two_outputs(workshop: Workshop) -> None:
 
 
 def test_a_step_that_fails_leaves_no_buffer_in_use(workshop: Workshop) -> None:
-    plan = chain("test.crash").plan(workshop.catalogue, {"x": SPEC})
+    plan = make_plan(chain("test.crash"), workshop.catalogue, {"x": SPEC})
     with pytest.raises(KernelError) as caught:
         run(workshop, plan)
     assert "1.0" not in str(caught.value)
