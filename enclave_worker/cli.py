@@ -12,8 +12,8 @@ from attestation import logging
 from attestation.cli.output import ExitCode, warn_insecure
 from attestation.identifiers import WorkerId
 from enclave_worker.attester.selection import NAMES, AttesterName
-from enclave_worker.attester.tpm import DEFAULT_PCRS
 from enclave_worker.hardening import harden_process
+from enclave_worker.pcrs import pcrs_option
 from enclave_worker.settings import (
     SettingsError,
     WorkerSettings,
@@ -45,18 +45,6 @@ Exit status:
 """
 
 
-def _parse_pcrs(
-    _context: click.Context, _parameter: click.Parameter, value: str
-) -> tuple[int, ...]:
-    try:
-        pcrs = tuple(sorted({int(part) for part in value.split(",")}))
-    except ValueError:
-        raise click.BadParameter("write numbers with commas between them: 0,2,7,11") from None
-    if not all(0 <= pcr <= 23 for pcr in pcrs):
-        raise click.BadParameter("a PCR is a number from 0 to 23")
-    return pcrs
-
-
 @click.command(epilog=_EPILOG)
 @click.option("--coordinator", metavar="URL", required=True, help="Where to look for work.")
 @click.option(
@@ -69,14 +57,7 @@ def _parse_pcrs(
 @click.option(
     "--tpm-tcti", metavar="TCTI", help="How to reach the TPM, such as device:/dev/tpmrm0."
 )
-@click.option(
-    "--tpm-pcrs",
-    metavar="LIST",
-    default=",".join(map(str, DEFAULT_PCRS)),
-    show_default=True,
-    callback=_parse_pcrs,
-    help="The PCRs that a quote covers.",
-)
+@pcrs_option
 @click.option(
     "--ak-certificate",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

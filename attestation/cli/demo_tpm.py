@@ -4,32 +4,21 @@ Enrolment happens before any worker runs: the attestation key and the PCR values
 TPM and written into the policy, so that the evidence is compared with something it did not bring.
 """
 
-import hashlib
-import importlib
 import importlib.util
+import json
 import shutil
-from collections.abc import Sequence
+import subprocess
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from attrs import frozen
 
-from attestation.cli.demo_processes import DemoProcesses, answers, free_port
+from attestation.cli.demo_processes import DemoProcesses, answers, enclave_command, free_port
 from attestation.errors import UnavailableError
 
 PCRS: Final = (0, 1, 2, 3, 4, 5, 6, 7, 11)
 """Firmware, boot loader, secure boot state, boot image. A software TPM that booted nothing has
 zeros there."""
-
-_TEMPLATE: Final = "ecc:ecdsa-sha256:null"
-_ATTRIBUTES: Final = (
-    "RESTRICTED",
-    "SIGN_ENCRYPT",
-    "FIXEDTPM",
-    "FIXEDPARENT",
-    "SENSITIVEDATAORIGIN",
-    "USERWITHAUTH",
-)
 
 
 class SoftwareTpmError(UnavailableError):
@@ -87,33 +76,16 @@ class SoftwareTpm:
         return cls(tcti=f"swtpm:host=127.0.0.1,port={port}")
 
     def enrol(self) -> Enrolment:
-        """Make the attestation key and read the PCRs: once per machine, before any worker runs."""
-        tpm2: Any = importlib.import_module("tpm2_pytss")
-        name, _, configuration = self.tcti.partition(":")
-        try:
-            with tpm2.ESAPI(tpm2.TCTILdr(name, configuration)) as esapi:
-                return Enrolment(key_digest=_key_digest(tpm2, esapi), pcrs=_pcrs(esapi, PCRS))
-        except tpm2.TSS2_Exception as error:
-            raise SoftwareTpmError(f"{self.tcti}: {error}") from error
-
-
-def _key_digest(tpm2: Any, esapi: Any) -> bytes:
-    # A primary key of a fixed template: the worker's Attester asks for the same and gets the same.
-    attributes = tpm2.TPMA_OBJECT(0)
-    for name in _ATTRIBUTES:
-        attributes |= getattr(tpm2.TPMA_OBJECT, name)
-    template = tpm2.TPM2B_PUBLIC.parse(_TEMPLATE, objectAttributes=attributes)
-    handle, public, *_ = esapi.create_primary(
-        tpm2.TPM2B_SENSITIVE_CREATE(), template, tpm2.ESYS_TR.ENDORSEMENT
-    )
-    esapi.flush_context(handle)
-    return hashlib.sha256(public.publicArea.to_der()).digest()
-
-
-def _pcrs(esapi: Any, indices: Sequence[int]) -> dict[int, bytes]:
-    values: dict[int, bytes] = {}
-    for start in range(0, len(indices), 8):  # TPM2_PCR_Read answers with at most eight
-        part = indices[start : start + 8]
-        _, _, digests = esapi.pcr_read(f"sha256:{','.join(map(str, part))}")
-        values |= {index: bytes(value) for index, value in zip(part, digests, strict=True)}
-    return values
+        """Ask the TPM for its key and PCRs as an operator would, before any worker runs."""
+        pcrs = ",".join(map(str, PCRS))
+        command = ["identity", "--tpm-tcti", self.tcti, "--tpm-pcrs", pcrs, "--json"]
+        run = subprocess.run(  # noqa: S603 - our own command, without a shell
+            [*enclave_command(), *command], capture_output=True, text=True, check=False, timeout=60
+        )
+        if run.returncode != 0:
+            raise SoftwareTpmError(f"{self.tcti}: {run.stderr.strip()}")
+        found = json.loads(run.stdout)
+        return Enrolment(
+            key_digest=bytes.fromhex(found["attestation_key"].removeprefix("sha256:")),
+            pcrs={int(index): bytes.fromhex(value) for index, value in found["pcrs"].items()},
+        )

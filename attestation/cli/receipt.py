@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from attestation import limits
 from attestation.appraisal.result import AttestationResult
 from attestation.appraisal.verifier import appraise_record
+from attestation.cli.arguments import parse_nonce, parse_time
 from attestation.cli.output import emit_json, emit_table, json_option, note, warn_insecure
 from attestation.errors import DecodeError, UnavailableError
 from attestation.evidence.bundle import EvidenceRecord
@@ -29,32 +29,6 @@ Exit status: 0 verified, 1 refused, 2 unusable policy or command line, 3 a file 
 """
 
 
-def _time(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter("not an ISO 8601 time such as 2026-01-31T12:00:00Z") from error
-    if time.tzinfo is None:
-        raise click.BadParameter("no time zone; add Z for UTC")
-    return time
-
-
-def _nonce(_context: click.Context, _parameter: click.Parameter, value: str | None) -> bytes | None:
-    if value is None:
-        return None
-    try:
-        nonce = bytes.fromhex(value)
-    except ValueError:
-        nonce = b""
-    if len(nonce) != limits.NONCE_BYTES:
-        raise click.BadParameter(f"a Challenge is {limits.NONCE_BYTES} bytes in hexadecimal")
-    return nonce
-
-
 @click.group()
 def receipt() -> None:
     """Verify a receipt against evidence and a policy, or show what one says."""
@@ -67,13 +41,13 @@ def receipt() -> None:
 @click.option(
     "--at",
     metavar="TIME",
-    callback=_time,
+    callback=parse_time,
     help="Judge as of this time (ISO 8601 with time zone). Default: the job's end, as claimed.",
 )
 @click.option(
     "--nonce",
     metavar="HEX",
-    callback=_nonce,
+    callback=parse_nonce,
     help="Your own Challenge. Without it, freshness is judged by age (max_age_seconds).",
 )
 @json_option

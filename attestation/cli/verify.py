@@ -5,38 +5,14 @@ from pathlib import Path
 
 import click
 
-from attestation import limits
 from attestation.appraisal.explanation import explain
 from attestation.appraisal.result import AttestationResult
 from attestation.appraisal.verifier import appraise_record
+from attestation.cli.arguments import parse_nonce, parse_time
 from attestation.cli.output import ExitCode, emit_json, json_option, printable, warn_insecure
 from attestation.errors import UnavailableError
 from attestation.evidence.bundle import EvidenceRecord
 from attestation.policy.loading import load_policy
-
-
-def _time(_context: click.Context, _parameter: click.Parameter, value: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not an ISO 8601 time such as 2026-01-31T12:00:00Z"
-        ) from error
-    if time.tzinfo is None:
-        raise click.BadParameter(f"{value!r} has no time zone; add Z for UTC")
-    return time
-
-
-def _nonce(_context: click.Context, _parameter: click.Parameter, value: str | None) -> bytes | None:
-    if value is None:
-        return None
-    try:
-        nonce = bytes.fromhex(value)
-    except ValueError:
-        nonce = b""
-    if len(nonce) != limits.NONCE_BYTES:
-        raise click.BadParameter(f"a Challenge is {limits.NONCE_BYTES} bytes in hexadecimal")
-    return nonce
 
 
 @click.command(
@@ -57,14 +33,14 @@ Exit status: 0 accepted, 1 refused, 2 wrong usage or policy, 3 a file cannot be 
     "--at",
     "at",
     metavar="TIME",
-    callback=_time,
+    callback=parse_time,
     required=True,
     help="Judge as of this time (ISO 8601 with time zone), such as when the job ran.",
 )
 @click.option(
     "--nonce",
     metavar="HEX",
-    callback=_nonce,
+    callback=parse_nonce,
     help="Your own Challenge. Without it, freshness is judged by age.",
 )
 @click.option("--explain", "explained", is_flag=True, help="Print every check, and what to do.")

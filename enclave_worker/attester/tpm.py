@@ -9,18 +9,19 @@ by a lock, and dropped after any error.
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from attestation import limits
 from attestation.errors import UnavailableError
 from attestation.evidence.binding import qualifying_data
-from attestation.evidence.tpm import KIND, Attest, PcrBank, PcrName, TpmEvidence
+from attestation.evidence.tpm import KIND, Attest, PcrBank, PcrName, Public, TpmEvidence
 
 DEFAULT_DEVICE: Final = Path("/dev/tpmrm0")
 TCTI_VARIABLE: Final = "TPM2TOOLS_TCTI"
@@ -46,6 +47,16 @@ class TpmUnavailableError(UnavailableError):
     """The TPM did not answer. Check that it is there and that this user may open it (group tss)."""
 
     code = "tpm-unavailable"
+
+
+@frozen(kw_only=True)
+class TpmIdentity:
+    """What a policy names of one TPM: its attestation key, and the values of its PCRs."""
+
+    key_digest: bytes
+    """SHA-256 of the key's SubjectPublicKeyInfo."""
+    bank: PcrBank
+    pcrs: Mapping[int, bytes]
 
 
 class TpmAttester:
@@ -100,6 +111,17 @@ class TpmAttester:
         """Open the TPM and make the attestation key, or raise `TpmUnavailableError`."""
         with self._lock, _tpm_errors(self._drop):
             self._connection()
+
+    def identity(self) -> TpmIdentity:
+        """Return the attestation key's digest and today's PCRs, or raise `TpmUnavailableError`."""
+        with self._lock, _tpm_errors(self._drop):
+            esapi, _, ak_public = self._connection()
+            values = _read_pcrs(esapi, self._selection)
+        return TpmIdentity(
+            key_digest=Public.from_bytes(ak_public).fingerprint(),
+            bank=self._selection[0][0],
+            pcrs={index: value for (_, index), value in zip(self._selection, values, strict=True)},
+        )
 
     def close(self) -> None:
         """Let go of the TPM; the next call opens it again."""

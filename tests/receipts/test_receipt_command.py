@@ -130,7 +130,7 @@ def test_evidence_that_the_policy_does_not_accept_proves_no_receipt(files: Files
 
 def test_evidence_beside_another_catalogue_is_refused(files: Files) -> None:
     files.evidence.write_bytes(attrs.evolve(files.worker.record(), catalogue=b"other").to_bytes())
-    assert code_of(files.verify("--json")) == "catalogue-mismatch"
+    assert code_of(files.verify("--json")) == "evidence-file-inconsistent"
 
 
 @pytest.mark.parametrize("seconds", [-3600, 2 * 3600])
