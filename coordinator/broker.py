@@ -9,6 +9,7 @@ Written as a lean blocking loop: frame by frame, received `Frame` objects passed
 `recv_multipart` costs four times as much per message and asyncio six times.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -21,30 +22,27 @@ from attestation import limits
 from attestation.errors import DecodeError
 from attestation.identifiers import JobId
 from attestation.wire.frames import HEADER_BYTES, Header, Kind, check_message
-from coordinator.broker_sockets import Wakeup, open_router
+from coordinator.broker_sockets import Outbox, Wakeup, buffer_of, open_router
+from coordinator.connections import LOOK_MS, Connections
 from coordinator.core import events
 from coordinator.core import instructions as do
 from coordinator.core.core import Core
-from coordinator.keys import CurveKeys, load, load_allowed
+from coordinator.keys import AllowList, CurveKeys, load
 from coordinator.settings import Settings
 from coordinator.storage import open_storage
 from coordinator.zap import Authenticator
 
 MESSAGES_PER_TURN: Final = 256
 BYTES_PER_TURN: Final = 16 * limits.MIB
-ZERO_COPY_BYTES: Final = 64 * limits.KIB
-"""Below, copying is cheaper than libzmq's bookkeeping of a shared buffer."""
+TURN_MS: Final = 20
+"""A turn ends after so long, however dear each of its messages was: then the sends go out."""
+MESSAGE_BYTES: Final = limits.FRAME_BYTES
+"""All frames of one message together: a segment of 16 MiB is the largest that anybody sends."""
+REREAD_MS: Final = 1_000
+"""How soon a change of the allow-list is noticed."""
 
 _BULK: Final = frozenset({int(Kind.INPUT), int(Kind.OUTPUT)})
 _ASSIGNED_ID_BYTES: Final = 5
-_STORE: Final = (
-    do.StoreJob,
-    do.StoreWrap,
-    do.StoreLease,
-    do.StoreResult,
-    do.StoreRefusal,
-    do.DeleteJob,
-)
 
 log = structlog.get_logger("coordinator")
 
@@ -54,10 +52,12 @@ class Broker:
 
     def __init__(self, settings: Settings) -> None:
         """Open the state directory and bind; raises `CoordinatorError` when it may not."""
-        keys, allowed = _load_keys(settings)
+        keys, self._allowed = _load_keys(settings)
         self._settings = settings
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self._authenticator = None if keys is None else Authenticator(self._context, allowed)
+        self._authenticator: Authenticator | None = None
+        if self._allowed is not None:
+            self._authenticator = Authenticator(self._context, self._allowed)
         self._store, self._spool, self._lock = open_storage(settings.state)
         try:
             self._router = open_router(self._context, settings.listen, keys)
@@ -71,16 +71,25 @@ class Broker:
             curve_key=b"" if keys is None else keys.public_bytes,
             random_bytes=secrets.token_bytes,
         )
+        rules = settings.rules
+        self._connections = Connections(
+            self.address, hello_ms=rules.hello_ms, memory_limit=rules.memory_limit
+        )
+        self._taken = 0
+        self._reread_ms = 0
         self._wakeup = Wakeup()
+        self._verbose = logging.getLogger("coordinator").isEnabledFor(logging.DEBUG)
         self._stops = 0
         self._drain_ends: float | None = None
         self._deferred: list[do.Instruction] = []
         self._must_commit = False
         self._poisoned: set[JobId] = set()
+        self._unstored: set[JobId] = set()
         self._clogged: set[bytes] = set()
         self._follow_ups: list[events.Event] = []
+        self._outbox = Outbox(self._router, self._connections, rules, self._follow_ups.append)
         self._acts: Mapping[type, Callable[[Any], None]] = {
-            do.Send: self._send,
+            do.Send: self._outbox.send,
             do.SendSpooled: self._send_spooled,
             do.SendStoredAssign: self._send_assign,
             do.SendStoredResult: self._send_result,
@@ -146,35 +155,60 @@ class Broker:
     # -- one turn ---------------------------------------------------------------------------------
 
     def _turn(self, poller: zmq.Poller) -> None:
-        ready = dict(poller.poll(self.core.wait_ms()))
+        ready = dict(poller.poll(min(LOOK_MS, self.core.wait_ms())))
         if self._wakeup.descriptor in ready:
             self._wakeup.clear()
         if self._authenticator is not None and self._authenticator.socket in ready:
             self._authenticator.answer()
         self._clogged.clear()
-        self._tick()
-        if self._router in ready:
-            self._drain_socket()
+        now_ms = self._tick()
+        everything = self._router not in ready or self._drain_socket(now_ms)
         self._flush()
+        if self._connections.due(now_ms):
+            self._look_around(now_ms, everything=everything)
 
-    def _tick(self) -> None:
+    def _tick(self) -> int:
         now_ms, unix_ms = time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000
         self._carry_out(self.core.handle(events.Tick(now_ms, unix_ms)))
+        return now_ms
 
-    def _drain_socket(self) -> None:
+    def _look_around(self, now_ms: int, *, everything: bool) -> None:
+        """Bound what libzmq holds for us, and notice keys that are no longer allowed."""
+        if self._allowed is not None and now_ms - self._reread_ms >= REREAD_MS:
+            self._reread_ms = now_ms
+            self._bar(self._allowed.refresh())
+        welcome = {routing_id for _, routing_id in self.core.world.peers}
+        # Peers are served in turn: after as many messages as there are peers, whoever had a
+        # complete one waiting has had it taken.
+        if everything or self._taken > len(self._connections):
+            self._taken = 0
+            self._connections.look(now_ms, welcome)
+        self._outbox.prune(self.core.world.peers)
+
+    def _bar(self, removed: frozenset[bytes]) -> None:
+        """End every connection of a key that lost its place on the allow-list."""
+        for peer in [each for each in self.core.world.peers if each[0] in removed]:
+            self._connections.cut(peer[1], "key-removed")
+            self._follow_ups.append(events.PeerLost(peer))
+        self._flush()
+
+    def _drain_socket(self, now_ms: int) -> bool:
+        """Take what is there, up to a bound; return whether that was everything."""
         handle, carry_out, receive = self.core.handle, self._carry_out, self._receive
         size = 0
         for _ in range(MESSAGES_PER_TURN):
             try:
                 event, length = receive()
             except zmq.Again:
-                return
+                return True
+            self._taken += 1
             if event is not None:
                 carry_out(handle(event))
             size += length
             # What waits for the commit is held in memory meanwhile.
-            if size > BYTES_PER_TURN:
-                return
+            if size > BYTES_PER_TURN or time.monotonic_ns() // 1_000_000 - now_ms > TURN_MS:
+                return False
+        return False
 
     def _receive(self) -> tuple[events.Event | None, int]:
         """Take one message off the socket; None for one that nobody could answer."""
@@ -184,20 +218,37 @@ class Broker:
             user, routing_id = b"", first
         else:
             user, routing_id = bytes.fromhex(str(first.get("User-Id"))), first.bytes
-        head = router.recv() if router.rcvmore else b""
+        head = self._receive_header(routing_id)
         bulk = len(head) == HEADER_BYTES and head[3] in _BULK
         frames: list[Any] = []
         size = len(head)
         while router.rcvmore:
-            frame = router.recv(copy=not bulk)
+            frame = router.recv(copy=not bulk and size <= MESSAGE_BYTES)
             size += len(frame)
-            if len(frames) <= limits.FRAMES_PER_MESSAGE:
+            if len(frames) <= limits.FRAMES_PER_MESSAGE and size <= MESSAGE_BYTES:
                 frames.append(frame)
         if len(routing_id) != _ASSIGNED_ID_BYTES or routing_id[0] != 0:
             # Not an id that our ROUTER assigned: its owner chose whose messages to receive.
             self.core.counters["peers.chosen_id"] += 1
+            self._connections.cut(routing_id, "chosen-routing-id")
             return None, size
+        if self._allowed is not None and user not in self._allowed.admitted:
+            return None, size
+        if size > MESSAGE_BYTES:
+            return events.Malformed((user, routing_id), "a message is too large"), size
         return _event((user, routing_id), head, frames, bulk=bulk), size
+
+    def _receive_header(self, routing_id: bytes) -> bytes:
+        """Take the second frame, and from a connection's first message who sent it."""
+        router, connections = self._router, self._connections
+        connections.spoke.add(routing_id)
+        if not router.rcvmore:
+            return b""
+        if routing_id in connections:
+            return router.recv()
+        frame = router.recv(copy=False)
+        connections.note(routing_id, int(frame.get(zmq.SRCFD)))
+        return frame.bytes
 
     # -- carrying out -----------------------------------------------------------------------------
 
@@ -207,7 +258,7 @@ class Broker:
             kind = type(instruction)
             if kind is do.SpoolAppend or kind is do.SpoolSeal:
                 self._write(instruction)  # type: ignore[arg-type]
-            elif kind in _STORE:
+            elif kind in do.STORED:
                 self._must_commit = True
                 self._deferred.append(instruction)
             elif self._must_commit or self._poisoned:
@@ -223,7 +274,7 @@ class Broker:
             return
         try:
             if isinstance(instruction, do.SpoolAppend):
-                self._spool.append(instruction.file, _buffer(instruction.payload))
+                self._spool.append(instruction.file, buffer_of(instruction.payload))
             else:
                 self._spool.seal(instruction.file)
         except OSError as error:
@@ -242,7 +293,9 @@ class Broker:
                 if act is not None and _job_of(instruction) not in self._poisoned:
                     act(instruction)
             self._poisoned.clear()
-            follow_ups, self._follow_ups = self._follow_ups, []
+            self._unstored.clear()
+            follow_ups = self._follow_ups.copy()
+            self._follow_ups.clear()
             for event in follow_ups:
                 instructions = self.core.handle(event)
                 # Not `_carry_out`: it would come back here.
@@ -252,49 +305,23 @@ class Broker:
         writes: list[do.StoreInstruction] = [
             each
             for each in deferred
-            if isinstance(each, _STORE) and each.job_id not in self._poisoned
+            if isinstance(each, do.STORED) and each.job_id not in self._poisoned
         ]
         if not writes:
             return
         for failed in self._store.commit(writes):
+            self._unstored.add(failed.job_id)
             if isinstance(failed, do.MUST_BE_STORED):
                 self._poisoned.add(failed.job_id)
             self._follow_ups.append(events.StoreFailed(failed))
 
     # -- sending ----------------------------------------------------------------------------------
 
-    def _send(self, message: do.Send) -> None:
-        self._transmit(message.peer, message.header, message.frames)
-
-    def _transmit(self, peer: do.PeerKey, header: Header, frames: tuple[do.Payload, ...]) -> bool:
-        send = self._router.send
-        more = zmq.NOBLOCK | zmq.SNDMORE
-        try:
-            send(peer[1], more)
-        except zmq.Again:
-            return self._unsent(peer)
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            return self._unsent(peer)
-        # The first frame found the peer and room; libzmq takes the others without asking again.
-        last = len(frames) - 1
-        send(header.to_bytes(), more if frames else zmq.NOBLOCK)
-        frame: Any
-        for index, frame in enumerate(frames):
-            copy = isinstance(frame, bytes) and len(frame) < ZERO_COPY_BYTES
-            send(frame, more if index < last else zmq.NOBLOCK, copy=copy)
-        return True
-
-    def _unsent(self, peer: do.PeerKey) -> bool:
-        self._follow_ups.append(events.PeerLost(peer))
-        return False
-
     def _send_spooled(self, message: do.SendSpooled) -> None:
         routing_id = message.peer[1]
-        if routing_id in self._clogged:
+        if routing_id in self._clogged or self._outbox.full(message.peer):
             # A segment before this one did not go: order is kept by sending neither.
-            self._follow_ups.append(events.Congested(message))
+            self._clog(message)
             return
         try:
             data = self._spool.read(message.file, message.offset, message.length)
@@ -302,22 +329,18 @@ class Broker:
             log.error("spool.unreadable", code=error.errno)  # noqa: TRY400
             self._follow_ups.append(events.SpoolFailed(message.file))
             return
-        try:
-            self._router.send(routing_id, zmq.NOBLOCK | zmq.SNDMORE)
-        except zmq.Again:
-            self._clogged.add(routing_id)
-            self._follow_ups.append(events.Congested(message))
-        except zmq.ZMQError:
-            self._unsent(message.peer)
-        else:
-            self._router.send(message.header.to_bytes(), zmq.NOBLOCK | zmq.SNDMORE)
-            self._router.send(data, zmq.NOBLOCK, copy=len(data) < ZERO_COPY_BYTES)
+        if not self._outbox.send_segment(message.peer, message.header, data):
+            self._clog(message)
+
+    def _clog(self, message: do.SendSpooled) -> None:
+        self._clogged.add(message.peer[1])
+        self._follow_ups.append(events.Congested(message))
 
     def _send_assign(self, message: do.SendStoredAssign) -> None:
         body = self._store.body(message.header.job_id)
         if body is not None:
             envelope, *segments = body
-            self._transmit(message.peer, message.header, (envelope, message.wrap, *segments))
+            self._outbox.transmit(message.peer, message.header, (envelope, message.wrap, *segments))
 
     def _send_result(self, message: do.SendStoredResult) -> None:
         if message.peer[1] in self._clogged:
@@ -325,9 +348,11 @@ class Broker:
             return
         frames = self._store.result(message.header.job_id)
         if frames is not None:
-            self._transmit(message.peer, message.header, frames)
+            self._outbox.transmit(message.peer, message.header, frames)
 
     def _delete_file(self, instruction: do.SpoolDelete) -> None:
+        if instruction.file.job_id in self._unstored:
+            return  # the store still names it; the core deletes both again later
         try:
             self._spool.delete(instruction.file)
         except OSError as error:
@@ -335,6 +360,8 @@ class Broker:
             log.warning("spool.undeleted", code=error.errno)
 
     def _note(self, note: do.Note) -> None:
+        if note.level == "debug" and not self._verbose:
+            return  # three a job: formatting what nobody reads costs a tenth of a small job
         fields = {name: _plain(value) for name, value in note.fields.items()}
         getattr(log, note.level)(note.event, **fields)
 
@@ -351,10 +378,10 @@ def _event(peer: do.PeerKey, head: bytes, frames: list[Any], *, bulk: bool) -> e
     return events.Malformed(peer, "a segment is one frame")
 
 
-def _load_keys(settings: Settings) -> tuple[CurveKeys | None, dict[bytes, str]]:
+def _load_keys(settings: Settings) -> tuple[CurveKeys | None, AllowList | None]:
     if settings.curve_key is None or settings.allow is None:
-        return None, {}
-    return load(settings.curve_key), load_allowed(settings.allow)
+        return None, None
+    return load(settings.curve_key), AllowList(settings.allow)
 
 
 def _job_of(instruction: do.Instruction) -> JobId | None:
@@ -366,10 +393,6 @@ def _job_of(instruction: do.Instruction) -> JobId | None:
             return instruction.file.job_id
         case _:
             return None
-
-
-def _buffer(payload: Any) -> bytes | memoryview:
-    return payload.buffer if isinstance(payload, zmq.Frame) else payload
 
 
 def _plain(value: object) -> object:

@@ -1,8 +1,10 @@
 """CURVE key files and the allow-list of peers."""
 
 import os
+import struct
 from pathlib import Path
 
+import structlog
 import zmq.auth
 from attrs import field, frozen
 from zmq.utils import z85
@@ -10,6 +12,8 @@ from zmq.utils import z85
 from coordinator.errors import KeyFileError
 
 KEY_BYTES = 32
+
+log = structlog.get_logger("coordinator.keys")
 
 
 @frozen(kw_only=True)
@@ -46,10 +50,12 @@ def load(path: Path) -> CurveKeys:
     """Read a secret key file, or raise `KeyFileError`."""
     try:
         public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"{path}: {error}") from error
+    except (OSError, ValueError, LookupError) as error:
+        raise KeyFileError(f"{path} is not a CURVE key file ({error})") from error
     if secret is None:
         raise KeyFileError(f"{path} holds no secret key; is it the .pub file?")
+    for key in (public, secret):
+        _decode(key, str(path))
     return CurveKeys(public=public, secret=secret)
 
 
@@ -71,11 +77,60 @@ def load_allowed(path: Path) -> dict[bytes, str]:
     return allowed
 
 
+class AllowList:
+    """An allow-list file that is read again when it changes.
+
+    While it is unclear, nobody new gets in and those who are in stay: a half-written file must
+    neither let a stranger pass nor end every connection.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read it, or raise `KeyFileError`."""
+        self._path = path
+        self._stamp = _stamp(path)
+        self.admitted = frozenset(load_allowed(path))
+        """Whose messages are heard."""
+        self.welcome = self.admitted
+        """Who may finish a handshake."""
+
+    def refresh(self) -> frozenset[bytes]:
+        """Read the file again if it changed; return the keys that lost their place."""
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return frozenset()
+        self._stamp = stamp
+        before = self.admitted
+        try:
+            self.admitted = self.welcome = frozenset(load_allowed(self._path))
+        except KeyFileError as error:
+            self.welcome = frozenset()
+            log.error("allow_list.unreadable", detail=str(error))  # noqa: TRY400
+            return frozenset()
+        log.info("allow_list.read", count=len(self.admitted))
+        return before - self.admitted
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def _key(text: str, where: str) -> bytes:
     try:
-        key = z85.decode(text.encode("ascii"))
-    except (ValueError, UnicodeEncodeError, KeyError) as error:
+        encoded = text.encode("ascii")
+    except UnicodeEncodeError as error:
         raise KeyFileError(f"{where}: not a z85 public key") from error
+    return _decode(encoded, where)
+
+
+def _decode(encoded: bytes, where: str) -> bytes:
+    try:
+        key = z85.decode(encoded)
+    except (ValueError, LookupError, struct.error) as error:
+        raise KeyFileError(f"{where}: not a z85 key") from error
     if len(key) != KEY_BYTES:
         raise KeyFileError(f"{where}: a CURVE key has 40 characters")
     return key

@@ -64,7 +64,7 @@ class Spool:
             os.fsync(writer.descriptor)
         finally:
             os.close(writer.descriptor)
-        self._sync_directory()
+        sync_directory(self._directory)
 
     def read(self, file: SpoolFile, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes."""
@@ -98,7 +98,7 @@ class Spool:
         for path in orphans:
             path.unlink()
         if orphans:
-            self._sync_directory()
+            sync_directory(self._directory)
         return len(orphans)
 
     def close(self) -> None:
@@ -110,9 +110,11 @@ class Spool:
         self._writers.clear()
         self._readers.clear()
 
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+
+def sync_directory(directory: Path) -> None:
+    """Put the names in `directory` on stable storage."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,11 +1,12 @@
 """The state directory: one store, one spool, one coordinator at a time."""
 
+import contextlib
 import fcntl
 from pathlib import Path
 from typing import IO
 
 from coordinator.errors import StoreError
-from coordinator.spool import Spool
+from coordinator.spool import Spool, sync_directory
 from coordinator.store import Store
 
 
@@ -18,7 +19,8 @@ def open_storage(state: Path) -> tuple[Store, Spool, IO[bytes]]:
         raise StoreError(f"{state}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return Store(state / "jobs.sqlite"), Spool(state / "spool"), lock
+        store, spool = Store(state / "jobs.sqlite"), Spool(state / "spool")
+        _sync_names(state)
     except BlockingIOError as error:
         lock.close()
         raise StoreError(f"{state} is in use by another coordinator") from error
@@ -28,3 +30,16 @@ def open_storage(state: Path) -> tuple[Store, Spool, IO[bytes]]:
     except StoreError:
         lock.close()
         raise
+    return store, spool, lock
+
+
+def _sync_names(state: Path) -> None:
+    """Put the names of both, and of the state directory itself, on stable storage.
+
+    Syncing a file does not sync the directories that lead to it: without this a power cut soon
+    after the first start takes the whole spool, or everything.
+    """
+    sync_directory(state)
+    # A parent that we may not even list was not made by us just now.
+    with contextlib.suppress(PermissionError):
+        sync_directory(state.resolve().parent)

@@ -23,6 +23,7 @@ from coordinator.core.instructions import (
     StoreJob,
     StoreLease,
     StoreRefusal,
+    StoreRejection,
     StoreResult,
     StoreWrap,
 )
@@ -67,6 +68,7 @@ class Store:
             StoreWrap: self._insert_wrap,
             StoreLease: self._lease,
             StoreResult: self._insert_result,
+            StoreRejection: self._reject,
             StoreRefusal: self._refuse,
             DeleteJob: self._delete,
         }
@@ -172,6 +174,13 @@ class Store:
         if done.rowcount != 1:
             raise sqlite3.IntegrityError("a result that does not fit the stored lease")
 
+    def _reject(self, rejection: StoreRejection) -> None:
+        self._db.execute("DELETE FROM results WHERE job_id=?", (rejection.job_id,))
+        self._db.execute(
+            "UPDATE jobs SET failures=?, worker=NULL WHERE job_id=?",
+            (rejection.failures, rejection.job_id),
+        )
+
     def _refuse(self, refusal: StoreRefusal) -> None:
         self._db.execute(
             "UPDATE jobs SET refusal=?, detail=? WHERE job_id=?",
@@ -202,10 +211,7 @@ class Store:
 
     def files(self) -> set[SpoolFile]:
         """Return the spool files that a stored job still needs."""
-        inputs = self._db.execute(
-            "SELECT job_id FROM jobs LEFT JOIN results USING (job_id)"
-            " WHERE jobs.spooled AND results.job_id IS NULL AND refusal IS NULL"
-        )
+        inputs = self._db.execute("SELECT job_id FROM jobs WHERE spooled AND refusal IS NULL")
         needed = {SpoolFile(job_id) for (job_id,) in inputs}
         outputs = self._db.execute("SELECT job_id, attempt FROM results WHERE spooled")
         return needed | {SpoolFile(job_id, attempt) for job_id, attempt in outputs}

@@ -4,11 +4,12 @@ libzmq asks over an inproc socket before any message of a peer reaches us, and a
 `User-Id` we answer with to each of its messages; that, and not a routing id, is who a peer is.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import structlog
 import zmq
+
+from coordinator.keys import AllowList
 
 ENDPOINT: Final = "inproc://zeromq.zap.01"
 DOMAIN: Final = b"enclave"
@@ -21,7 +22,7 @@ log = structlog.get_logger("coordinator.zap")
 class Authenticator:
     """Answers libzmq's questions from the broker's own loop."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", allowed: Mapping[bytes, str]):
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", allowed: AllowList):
         """Bind before any CURVE socket binds: a handshake without a handler is refused."""
         self._allowed = allowed
         self.socket = context.socket(zmq.REP)
@@ -39,7 +40,7 @@ class Authenticator:
     def _user(self, frames: list[bytes]) -> bytes:
         if len(frames) != _FRAMES or frames[0] != _VERSION or frames[2] != DOMAIN:
             return b""
-        if frames[5] != b"CURVE" or frames[6] not in self._allowed:
+        if frames[5] != b"CURVE" or frames[6] not in self._allowed.welcome:
             log.warning("peer.unknown", key=frames[6].hex()[:16])
             return b""
         return frames[6]

@@ -34,6 +34,7 @@ class Active:
     credit: int = 0
     owed: int = 0
     resubmissions: int = 0
+    rejections: int = 0
     retry_at: float = float("inf")
 
     @classmethod
@@ -62,6 +63,12 @@ class Active:
             return 0
         grant, self.owed = self.owed, 0
         return grant
+
+    def start_over(self) -> None:
+        """Forget the segments of a result that was rejected; another worker sends its own."""
+        self.collector = Collector.of(self.request)
+        self.owed = 0
+        self.rejections += 1
 
     def count_sent(self) -> None:
         """Tell the job how much of it is sealed and sent."""

@@ -14,6 +14,7 @@ key, because segments are never sealed twice under one.
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
@@ -28,7 +29,7 @@ from attestation.client.errors import (
 from attestation.client.jobs import Job, Proof
 from attestation.client.keys import ClientKey
 from attestation.client.link import Link, LinkState
-from attestation.client.requests import choose, seal_request
+from attestation.client.requests import WRAPS, choose, seal_request
 from attestation.client.results import PARALLEL_BYTES, Delivery, verify_and_open
 from attestation.client.workers import Surroundings, WorkerBook
 from attestation.errors import EnclaveError, RemoteProtocolError
@@ -86,7 +87,7 @@ class Engine:
         self._finished: deque[JobId] = deque(maxlen=FINISHED_REMEMBERED)
         self._parked: list[Active] = []
         self._opening: set[Active] = set()
-        self._wraps_wanted: set[tuple[JobId, WorkerId]] = set()
+        self._wraps_wanted: dict[JobId, set[WorkerId]] = {}
         self._listings: list[Future[JobListing]] = []
         self._workers_asked: list[Future[WorkerListing]] = []
         self._stirred = False
@@ -262,16 +263,20 @@ class Engine:
 
     def _on_wrap_wanted(self, header: Header, _frames: list[Frame], now: float) -> None:
         active = self._jobs.get(header.job_id)
-        if active is None:
-            return
         worker_id = WorkerId(header.peer)
+        if active is None or not self.book.lists(worker_id):
+            # What we remember of it must not grow with what a coordinator makes up.
+            return
+        wanted = self._wraps_wanted.setdefault(header.job_id, set())
+        if len(wanted) >= WRAPS and worker_id not in wanted:
+            raise RemoteProtocolError("wraps are wanted for more workers than one job can have")
         worker = self.book.ready(worker_id)
         if worker is not None:
             given = active.request.wrapped_for.get(worker_id)
             if given is not None and given.session is worker.session:
                 # It has a key under this session and could not use it: the session is lost there.
                 self.book.session_lost(worker, now)
-        self._wraps_wanted.add((header.job_id, worker_id))
+        wanted.add(worker_id)
         self._stirred = True
 
     def _on_lost(self, header: Header, _frames: list[Frame], _now: float) -> None:
@@ -314,6 +319,10 @@ class Engine:
     def _on_output(self, header: Header, frames: list[Frame], _now: float) -> None:
         active = self._jobs.get(header.job_id)
         if active is None:
+            # A result that we have, delivered again because our acknowledgement was lost: without
+            # credit its RESULT would never come, and the coordinator would keep it for days.
+            if header.index == 0 and header.job_id in self._finished:
+                self._acknowledge(header.job_id)
             return
         grant = active.take_output(header.attempt, header.index, _body(frames))
         if grant:
@@ -350,8 +359,9 @@ class Engine:
         except JobFailedError as error:
             active.job.fail(error, Proof(receipt=error.receipt, accepted=error.accepted))
         except EnclaveError as error:
-            refusal = error
-            self._later(lambda now: self._refuse_result(active, worker_id, refusal, now))
+            refusal, attempt = error, delivery.attempt
+            self._later(lambda now: self._refuse_result(active, worker_id, attempt, refusal, now))
+            return
         except BaseException as error:
             active.job.fail(error)
             raise
@@ -366,13 +376,36 @@ class Engine:
         self._acknowledge(active.request.job_id)
 
     def _refuse_result(
-        self, active: Active, worker_id: WorkerId, error: EnclaveError, now: float
+        self,
+        active: Active,
+        worker_id: WorkerId,
+        attempt: int,
+        error: EnclaveError,
+        now: float,
     ) -> None:
-        job_id = active.request.job_id
-        log.warning("result.refused", job_id=job_id, worker_id=worker_id, code=error.code)
+        """Fence whoever sent a result that proves nothing, and let another worker run the job.
+
+        Without another one, or when too many lied, the job fails with what was wrong.
+        """
+        request = active.request
+        log.warning("result.refused", job_id=request.job_id, worker_id=worker_id, code=error.code)
         # Fenced first: whoever hears of the refusal and submits again wraps no key for it.
         self.book.fence(worker_id, error.code, now)
-        active.job.fail(error)
+        others = any(self.book.ready(other) is not None for other in request.wrapped_for)
+        if active.job.done() or not others or active.rejections >= RESUBMISSIONS:
+            active.job.fail(error)
+            self._delivered(active)
+        elif active.spec.durable:
+            self._opening.discard(active)
+            active.start_over()
+            self._jobs[request.job_id] = active
+            with suppress(ValueError):
+                self._finished.remove(request.job_id)
+            header = Header(Kind.RESULT_REJECT, request.job_id, attempt, peer=worker_id)
+            self._send([header.to_bytes()])
+        else:
+            self._delivered(active)
+            self._resubmit(active, lost=True)
 
     def _acknowledge(self, job_id: JobId) -> None:
         self._send([Header(Kind.RESULT_ACK, job_id).to_bytes()])
@@ -401,7 +434,7 @@ class Engine:
         job_id = active.request.job_id
         self._jobs.pop(job_id, None)
         self._finished.append(job_id)
-        self._wraps_wanted = {want for want in self._wraps_wanted if want[0] != job_id}
+        self._wraps_wanted.pop(job_id, None)
 
     # -- workers ----------------------------------------------------------------------------------
 
@@ -418,19 +451,23 @@ class Engine:
         if not self._stirred:
             return
         self._stirred = False
-        for job_id, worker_id in list(self._wraps_wanted):
-            active, worker = self._jobs.get(job_id), self.book.ready(worker_id)
-            if active is None or worker is None:
-                continue
-            self._wraps_wanted.discard((job_id, worker_id))
-            if worker.accepted.keyset.catalogue_digest == active.request.choice.catalogue_digest:
-                wrapped = active.request.wrap(worker)
-                self._send([Header(Kind.WRAP, job_id, peer=worker_id).to_bytes(), wrapped])
+        for job_id, wanted in self._wraps_wanted.items():
+            active = self._jobs.get(job_id)
+            if active is not None:
+                self._give_wraps(active, wanted)
         if self._surroundings.ready:
             parked, self._parked = self._parked, []
             for active in parked:
                 if not active.job.cancelled():
                     self._seal_again(active)
+
+    def _give_wraps(self, active: Active, wanted: set[WorkerId]) -> None:
+        for worker in [each for each in map(self.book.ready, wanted) if each is not None]:
+            wanted.discard(worker.worker_id)
+            if worker.accepted.keyset.catalogue_digest == active.request.choice.catalogue_digest:
+                wrapped = active.request.wrap(worker)
+                header = Header(Kind.WRAP, active.request.job_id, peer=worker.worker_id)
+                self._send([header.to_bytes(), wrapped])
 
 
 def closed() -> ClientClosedError:

@@ -1,9 +1,11 @@
 """Tensors in files: `.npy`, and as FILE:KEY `.npz` and `.safetensors`. Never pickles."""
 
+import contextlib
 import importlib
 import io
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -12,6 +14,7 @@ import numpy as np
 from attestation.client.numpy_tensors import Array
 from attestation.errors import TensorError, UnavailableError
 
+_NPY: Final = ".npy"
 _NPZ: Final = ".npz"
 _SAFETENSORS: Final = ".safetensors"
 
@@ -64,19 +67,18 @@ def _split(source: str) -> tuple[Path, str]:
 
 
 def _load_npy(file: IO[bytes], name: str) -> Array:
-    try:
+    with _reading(name, ".npy file without objects"):
         return np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, TypeError) as error:
-        raise TensorFileError(f"{name} is not a .npy file without objects") from error
 
 
 def _load_npz(path: Path, key: str) -> Array:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            array: Array = archive[_choose(path, key, list(archive.files))]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise TensorFileError(f"{path} is not a .npz file without objects") from error
-    return array
+    # Not `np.load`: it also returns what is no array, and reads a .npy under another name.
+    with _reading(str(path), ".npz file without objects"), zipfile.ZipFile(path) as archive:
+        members = {
+            name.removesuffix(_NPY): name for name in archive.namelist() if name.endswith(_NPY)
+        }
+        with archive.open(members[_choose(path, key, list(members))]) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _load_safetensors(path: Path, key: str) -> Array:
@@ -84,12 +86,27 @@ def _load_safetensors(path: Path, key: str) -> Array:
         library: Any = importlib.import_module("safetensors")
     except ImportError as error:
         raise SafetensorsMissingError("the safetensors library is not installed") from error
-    try:
-        with library.safe_open(str(path), framework="np") as archive:
-            array: Array = archive.get_tensor(_choose(path, key, list(archive.keys())))
-    except (library.SafetensorError, ValueError, TypeError) as error:
-        raise TensorFileError(f"{path} is not a .safetensors file of NumPy dtypes") from error
+    with (
+        _reading(str(path), ".safetensors file of NumPy dtypes"),
+        library.safe_open(str(path), framework="np") as archive,
+    ):
+        array: Array = archive.get_tensor(_choose(path, key, list(archive.keys())))
     return array
+
+
+@contextlib.contextmanager
+def _reading(name: str, what: str) -> Iterator[None]:
+    """Turn whatever a library says about a file's bytes into `TensorFileError`.
+
+    None of the three promises a closed list: NumPy reads a header with Python's own tokenizer,
+    zipfile adds its decompressors' errors, and a shape may ask for more memory than there is.
+    """
+    try:
+        yield
+    except TensorFileError:
+        raise
+    except Exception as error:
+        raise TensorFileError(f"{name} is not a {what}") from error
 
 
 def _choose(path: Path, key: str, names: list[str]) -> str:

@@ -8,6 +8,7 @@ as the coordinator and see who asks for what.
 import contextlib
 import ipaddress
 import socket
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -28,6 +29,8 @@ from attestation.wire.frames import Frame
 
 _COPY_BELOW: Final = 64 * limits.KIB
 """Sending by reference costs more than a copy below this (measured: docs/benchmarks.md)."""
+
+_KEY_BYTES: Final = 32
 
 
 @frozen(kw_only=True)
@@ -170,6 +173,10 @@ def is_local(url: str) -> bool:
 def _certificate(path: Path) -> tuple[bytes, bytes | None]:
     try:
         public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as error:
+        keys = z85.decode(public), None if secret is None else z85.decode(secret)
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        # pyzmq has no errors of its own for a file that is none, or for foreign characters.
         raise KeyFileError(f"{path} is not a CURVE key file") from error
-    return z85.decode(public), None if secret is None else z85.decode(secret)
+    if any(key is not None and len(key) != _KEY_BYTES for key in keys):
+        raise KeyFileError(f"{path} holds a key of another length")
+    return keys

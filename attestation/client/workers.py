@@ -159,6 +159,10 @@ class WorkerBook:
             if known.pending is None:
                 self._challenge(ready.worker_id, known, now)
 
+    def lists(self, worker_id: WorkerId) -> bool:
+        """Tell whether the coordinator's last listing has this worker."""
+        return worker_id in self._known
+
     def ready(self, worker_id: WorkerId) -> ReadyWorker | None:
         """Return the worker if keys can be wrapped for it now."""
         known = self._known.get(worker_id)

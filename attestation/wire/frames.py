@@ -64,6 +64,8 @@ class Kind(IntEnum):
     """Client: one wrapped content key for `peer`."""
     LOST = 26
     """Coordinator: the worker of a streaming job is gone; submit it again."""
+    RESULT_REJECT = 27
+    """Client: the result of (job, attempt) proves nothing; let another worker run the job."""
 
     WORKER_HELLO = 40
     WORKER_WELCOME = 41

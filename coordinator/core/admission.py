@@ -109,9 +109,9 @@ class Admission:
             raise RefusedError(RefusalCode.TOO_LARGE, f"more than {rules.max_job_bytes} bytes")
         if rules.window(record.segment_bytes) == 0:
             raise RefusedError(RefusalCode.TOO_LARGE, "one segment exceeds the memory budget")
-        if len(world.jobs) >= rules.max_jobs or len(own) >= rules.max_jobs_per_client:
+        if len(own) >= rules.max_jobs_per_client or not world.places.room(client.account, 1):
             raise RefusedError(RefusalCode.QUEUE_FULL)
-        if world.index_bytes + index_bytes > rules.index_limit:
+        if not world.index.room(client.account, index_bytes):
             raise RefusedError(RefusalCode.QUEUE_FULL, "too many wrapped keys")
 
     def _make(self, client: Client, record: SubmitRecord, message: Message) -> Job:
@@ -121,7 +121,7 @@ class Admission:
         disk_bytes = 0
         if record.durable:
             disk_bytes = len(envelope) + record.input_bytes + record.output_bytes_max
-            if world.spool_bytes + disk_bytes > world.rules.spool_limit:
+            if not world.spool.room(client.account, disk_bytes):
                 raise RefusedError(RefusalCode.SPOOL_FULL)
         state = State.STREAM_QUEUED
         if record.durable:
@@ -129,6 +129,7 @@ class Admission:
         job = Job(
             job_id=message.header.job_id,
             owner=client.client_key,
+            account=client.account,
             record=evolve(record, wraps=()),
             envelope_digest=_digest(envelope),
             envelope_bytes=len(envelope),
@@ -153,7 +154,7 @@ class Admission:
     def _hold_body(self, job: Job, body: tuple[Payload, ...]) -> None:
         """Keep a body in memory while there is room. A streaming job has nowhere else to be."""
         size = sum(len(frame) for frame in body)
-        if self._world.bodies.hold(body_hold(job.job_id), size):
+        if self._world.bodies.hold(body_hold(job.job_id), size, job.account):
             job.body = body
         elif not job.durable or not job.inline:
             raise RefusedError(RefusalCode.NO_CREDIT, "no memory for this job at the moment")
@@ -202,7 +203,8 @@ class Admission:
         job.upload = Upload(window=window, progress_ms=world.now_ms)
         lane = window * sealed_segment(job.record.segment_bytes)
         world.timers.set(world.now_ms + world.rules.stall_ms, Alarm.STALL, job.job_id)
-        world.budget.request(upload_lane(job.job_id), lane, lambda: self._grant_upload(job))
+        key = upload_lane(job.job_id)
+        world.budget.request(key, lane, lambda: self._grant_upload(job), job.account)
 
     def _grant_upload(self, job: Job) -> None:
         upload, world = job.upload, self._world

@@ -41,13 +41,16 @@ class Alarms:
             self._delivering.acknowledge(job)
 
     def _stall(self, job: Job) -> None:
-        """Free the memory that waits for a client which does not do its part."""
+        """Free the memory that waits for somebody who does not do his part."""
         world, since = self._world, self._owes_since(job)
         if since is None:
             return
         due = since + world.rules.stall_ms
         if due > world.now_ms:
             world.timers.set(due, Alarm.STALL, job.job_id)
+            return
+        if job.state is State.LEASED:
+            self._dispatch.lose(job, reason="worker-stalled")
             return
         world.counters["clients.stalled"] += 1
         world.note("client.stalled", level="warning", job_id=job.job_id)
@@ -60,7 +63,7 @@ class Alarms:
             self._dispatch.refuse_job(job, RefusalCode.CANCELLED, "its client sent nothing")
 
     def _owes_since(self, job: Job) -> int | None:
-        """Return since when the client owes something (now: it does not; None: stop looking)."""
+        """Return since when somebody owes (now: nobody does; None: stop looking)."""
         world = self._world
         if job.upload is not None:
             waits = job.upload.received < job.upload.granted
@@ -71,7 +74,14 @@ class Alarms:
             return job.stream_done_ms
         if job.state is State.STREAM_LEASED and job.attempt is not None:
             return job.attempt.progress_ms if _starved(job, job.attempt) else world.now_ms
+        if job.state is State.LEASED and job.attempt is not None and not job.inline:
+            return job.attempt.progress_ms if _unasked(job, job.attempt) else world.now_ms
         return None
+
+
+def _unasked(job: Job, attempt: Attempt) -> bool:
+    """Whether a worker holds the memory for a transfer and does not take the job's inputs."""
+    return attempt.in_sent < job.record.input_segments and attempt.in_granted <= attempt.in_sent
 
 
 def _starved(job: Job, attempt: Attempt) -> bool:

@@ -23,16 +23,25 @@ from coordinator.core.admission import Admission
 from coordinator.core.alarms import Alarms
 from coordinator.core.delivery import Delivering
 from coordinator.core.dispatch import Dispatch
-from coordinator.core.instructions import DeleteJob, Instruction, StoreJob, StoreLease, StoreResult
+from coordinator.core.instructions import (
+    DeleteJob,
+    Instruction,
+    PeerKey,
+    SpoolDelete,
+    SpoolFile,
+    StoreJob,
+    StoreLease,
+    StoreResult,
+)
 from coordinator.core.job import Job, State
 from coordinator.core.listing import Listing
-from coordinator.core.peers import Client, Worker
+from coordinator.core.peers import Client, Newcomer, Peer, Worker
 from coordinator.core.recovery import Recovery
 from coordinator.core.results import Results
 from coordinator.core.rules import Rules
 from coordinator.core.transfer import Transfer
 from coordinator.core.welcome import Welcome, single
-from coordinator.core.world import World
+from coordinator.core.world import NEVER, World
 
 END_TO_END_BYTES: Final = EVIDENCE_BYTES + CATALOGUE_BYTES + 64 * KIB
 TURN_MS: Final = 2
@@ -66,6 +75,7 @@ class Core:
             events.Malformed: self._malformed,
             events.PeerLost: lambda event: self._welcome.lost(event.peer, reason="unreachable"),
             events.Congested: self._transfer.congested,
+            events.Unforwarded: self._unforwarded,
             events.StoreFailed: self._store_failed,
             events.SpoolFailed: self._spool_failed,
             events.DrainRequested: self._drain,
@@ -75,12 +85,13 @@ class Core:
             Kind.SUBMIT: self._admission.submit,
             Kind.OUTPUT_CREDIT: self._transfer.client_credit,
             Kind.RESULT_ACK: self._acknowledge,
+            Kind.RESULT_REJECT: self._reject,
             Kind.HEARTBEAT: self._welcome.client_heartbeat,
             Kind.END_TO_END: self._to_worker,
             Kind.WRAP: self._wrap,
             Kind.CANCEL: self._cancel,
-            Kind.LIST_WORKERS: lambda client, _: self._listing.workers(client.peer),
-            Kind.LIST_JOBS: lambda client, _: self._listing.jobs(client),
+            Kind.LIST_WORKERS: lambda client, _: self._listing.ask(client, Kind.WORKERS),
+            Kind.LIST_JOBS: lambda client, _: self._listing.ask(client, Kind.JOBS),
             Kind.REFUSED: lambda _client, _message: None,
         }
         self._of_worker: Mapping[Kind, Callable[[Worker, events.Message], None]] = {
@@ -138,12 +149,15 @@ class Core:
             self._looked_ms = event.now_ms
             self._welcome.check_silence()
             self._delete_again()
-            if world.waiting.unsearched:
+            if world.waiting.unsearched or world.passed_over:
+                world.passed_over = False
                 self._dispatch.schedule()
+            world.timers.prune(world.jobs)
         for alarm, job_id in world.timers.due(event.now_ms):
             job = world.jobs.get(job_id)
             if job is not None:
                 self._alarms.ring(alarm, job)
+        self._listing.answer_later()
         if world.workers_changed:
             self._listing.push_workers()
         for client in list(world.clients.values()):
@@ -155,7 +169,10 @@ class Core:
         gone, world.undeleted = world.undeleted, set()
         for job_id in gone:
             if job_id not in world.jobs:
+                recorded = world.finished.get(job_id, NEVER).recorded
                 world.out.append(DeleteJob(job_id=job_id))
+                # Attempt 0 is the inputs; with a result there may be outputs as well.
+                world.out.extend(SpoolDelete(SpoolFile(job_id, n)) for n in {0, recorded})
 
     def _drain(self, _: events.DrainRequested) -> None:
         self.world.draining = True
@@ -174,10 +191,8 @@ class Core:
                 self._of_worker[kind](sender, event)
             elif kind in self._of_anyone:
                 self._of_anyone[kind](event)
-            elif sender is None:
-                self.world.refuse(event.peer, RefusalCode.NOT_WELCOME, "say hello first")
             else:
-                self._refuse_malformed(event.peer, event.header, f"{kind.name} from a wrong peer")
+                self._out_of_place(sender, event.peer, event.header)
         except DecodeError as error:
             self._refuse_malformed(event.peer, event.header, str(error))
 
@@ -195,10 +210,17 @@ class Core:
         elif isinstance(sender, Worker) and kind is Kind.OUTPUT:
             self._heard(sender)
             self._transfer.output(sender, event)
-        elif sender is None:
-            self.world.refuse(event.peer, RefusalCode.NOT_WELCOME, "say hello first")
         else:
-            self._refuse_malformed(event.peer, event.header, f"{kind.name} from a wrong peer")
+            self._out_of_place(sender, event.peer, event.header)
+
+    def _out_of_place(self, sender: Peer | None, peer: PeerKey, header: Header) -> None:
+        """Answer a kind that its sender may not send, or not yet."""
+        if sender is None or isinstance(sender, Newcomer):
+            # A client that says hello again has credit and acknowledgements of its old welcome
+            # under way: a refusal that names a job would end that job at the client.
+            self.world.refuse(peer, RefusalCode.NOT_WELCOME, "say hello first")
+        else:
+            self._refuse_malformed(peer, header, f"{header.kind.name} from a wrong peer")
 
     def _malformed(self, event: events.Malformed) -> None:
         self.world.refuse(event.peer, RefusalCode.MALFORMED, event.detail)
@@ -223,6 +245,16 @@ class Core:
             world.refuse(message.peer, code, about=message.header.peer)
         else:
             world.send(to.peer, Header(Kind.END_TO_END, peer=sender), body)
+
+    def _unforwarded(self, event: events.Unforwarded) -> None:
+        """Tell a sender that its message did not fit; nobody else is the worse for it."""
+        world, message = self.world, event.instruction
+        sender: Client | Worker | None = world.clients.get(message.header.peer)
+        if sender is None:
+            sender = world.workers.get(message.header.peer)  # type: ignore[call-overload]
+        match world.peers.get(message.peer):
+            case Worker(worker_id=about) | Client(peer_id=about) if sender is not None:
+                world.refuse(sender.peer, RefusalCode.QUEUE_FULL, about=about)
 
     def _own_job(self, client: Client, message: events.Message) -> Job | None:
         job = self.world.jobs.get(message.header.job_id)
@@ -257,6 +289,11 @@ class Core:
         job.peer = client.peer
         self._dispatch.refuse_job(job, RefusalCode.CANCELLED)
 
+    def _reject(self, client: Client, message: events.Message) -> None:
+        job = self._own_job(client, message)
+        if job is not None:
+            self._results.reject(job, message.header.attempt)
+
     def _acknowledge(self, client: Client, message: events.Message) -> None:
         job = self._own_job(client, message)
         if job is not None and job.state in (State.DONE, State.STREAM_DELIVERED):
@@ -279,6 +316,9 @@ class Core:
             case StoreJob():
                 self._dispatch.refuse_job(job, RefusalCode.SPOOL_FULL, "the disk is full")
             case StoreLease():
+                # Of the attempt before: its deletion stood behind this and was not done either.
+                if instruction.attempt > 1:
+                    world.out.append(SpoolDelete(job.output_file(instruction.attempt - 1)))
                 if job.attempt is not None:
                     self._dispatch.park(job)
             case StoreResult():

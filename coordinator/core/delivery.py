@@ -35,11 +35,11 @@ class Delivering:
         cursor = Cursor(job.result.lengths)
         job.delivery = Delivery(peer=client.peer, window=window, cursor=cursor)
         key, size = delivery_lane(job.job_id), self._lane_bytes(job, job.result)
-        if world.budget.hold(key, size):
+        if world.budget.hold(key, size, job.account):
             self._begin(job, frames)
         else:
             # It will be read back from the store: what waits in line holds no memory.
-            world.budget.request(key, size, lambda: self._begin(job, None))
+            world.budget.request(key, size, lambda: self._begin(job, None), job.account)
 
     def _lane_bytes(self, job: Job, result: Result) -> int:
         rules, segment = self._world.rules, job.record.segment_bytes
@@ -126,6 +126,8 @@ class Delivering:
         job.apply(Acknowledged)
         if job.durable:
             world.out.append(do.DeleteJob(job_id=job.job_id))
+            if result is not None and not job.inline:
+                world.out.append(do.SpoolDelete(job.input_file))
             if result is not None and result.spooled:
                 world.out.append(do.SpoolDelete(job.output_file(result.attempt)))
         client = world.client_at(job.peer)

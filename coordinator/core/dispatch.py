@@ -42,7 +42,8 @@ FINAL: Final = frozenset(
         RefusalCode.MALFORMED,
     }
 )
-"""Refusals by a worker that every other worker would repeat."""
+"""Refusals that every honest worker would repeat. One worker's word does not end a job, though: it
+may lie. The last worker that could run the job ends it."""
 
 ELSEWHERE: Final = frozenset(
     {
@@ -87,18 +88,25 @@ class Dispatch:
         self._scheduling = True
         try:
             while len(world.waiting) and any(worker.free for worker in world.workers.values()):
-                found = world.waiting.pick(lambda job: choose(job, world.workers))
+                found = world.waiting.pick(self._place)
                 if found is None:
                     return
                 job, worker = found
                 lane = self._lane_bytes(job)
                 key = run_lane(job.job_id)
-                if not world.budget.reserve_for_dispatch(key, lane, self.schedule):
+                if not world.budget.reserve_for_dispatch(key, lane, self.schedule, job.account):
                     world.waiting.add(job, first=True)
                     return
                 self._assign(job, worker)
         finally:
             self._scheduling = False
+
+    def _place(self, job: Job) -> Worker | None:
+        world = self._world
+        if not world.budget.allows(job.account, self._lane_bytes(job)):
+            world.passed_over = True
+            return None
+        return choose(job, world.workers)
 
     def _lane_bytes(self, job: Job) -> int:
         rules, record = self._world.rules, job.record
@@ -127,7 +135,7 @@ class Dispatch:
             world.drop_body(job)
             if not job.inline:
                 attempt.in_cursor = Cursor(job.lengths)
-        else:
+        if not (job.durable and job.inline):
             world.timers.set(world.now_ms + world.rules.stall_ms, Alarm.STALL, job.job_id)
         if not job.small_output:
             grant_outputs(world, job, worker)
@@ -176,14 +184,15 @@ class Dispatch:
             self._tell_lost(job)
             return
         job.failures += failed
-        self._wait_again(job)
+        self.wait_again(job)
 
     def _tell_lost(self, job: Job) -> None:
         if job.peer is not None:
             self._world.send(job.peer, Header(Kind.LOST, job.job_id))
         self._world.forget_job(job)
 
-    def _wait_again(self, job: Job) -> None:
+    def wait_again(self, job: Job) -> None:
+        """Let a job wait for its next attempt, or end it when it has had them all."""
         most = self._world.rules.max_attempts
         if job.failures >= most or job.attempt_number >= most * DISPATCHES_PER_ATTEMPT:
             self.refuse_job(job, RefusalCode.ATTEMPTS_EXHAUSTED)
@@ -201,8 +210,8 @@ class Dispatch:
             refusal = Refusal(code=RefusalCode.INTERNAL)
         code = refusal.code
         world.note("job.declined", job_id=job.job_id, worker_id=worker.worker_id, code=code)
-        if code in FINAL:
-            self.refuse_job(job, code, "a worker refused it")
+        if code in FINAL and not self._others(job, worker.worker_id):
+            self.refuse_job(job, code, "every worker that could run it refused it")
             return
         moved = job.attempt is not None and job.attempt.moved
         self._end_attempt(job, revoke=False)
@@ -215,7 +224,7 @@ class Dispatch:
             return
         job.apply(Declined)
         job.failures += code not in ELSEWHERE
-        self._wait_again(job)
+        self.wait_again(job)
 
     def _end_attempt(self, job: Job, *, revoke: bool) -> None:
         world, attempt = self._world, job.attempt
@@ -258,7 +267,7 @@ class Dispatch:
         job.refusal = (code, detail)
         world.waiting.remove(job)
         world.drop_body(job)
-        world.spool_bytes -= job.disk_bytes
+        world.spool.add(job.account, -job.disk_bytes)
         job.disk_bytes = 0
         world.out.append(
             do.StoreRefusal(job_id=job.job_id, code=code, detail=detail, finished_ms=world.unix_ms)
@@ -292,12 +301,12 @@ class Dispatch:
         if job.wraps.get(worker_id) == wrap and worker_id not in job.declined_by:
             return
         size = 0 if worker_id in job.wraps else 128 + len(wrap)
-        if world.index_bytes + size > world.rules.index_limit:
+        if not world.index.room(job.account, size):
             return
         waiting = job in world.waiting
         if waiting:
             world.waiting.remove(job)
-        world.index_bytes += size
+        world.index.add(job.account, size)
         job.index_bytes += size
         job.wraps[worker_id] = wrap
         job.declined_by.discard(worker_id)
@@ -306,6 +315,14 @@ class Dispatch:
         if waiting:
             world.waiting.add(job, first=True)
             self.schedule()
+
+    def _others(self, job: Job, but: WorkerId) -> bool:
+        """Whether a worker that is here, other than `but`, may still run `job`."""
+        workers = self._world.workers
+        return any(
+            worker_id != but and worker_id in workers and eligible(job, workers[worker_id])
+            for worker_id in job.wraps
+        )
 
     def _usable(self, job: Job) -> bool:
         workers = self._world.workers
@@ -320,6 +337,8 @@ class Dispatch:
         for job in world.waiting.jobs_of(client.client_key):
             if job.peer != client.peer or self._usable(job):
                 continue
+            if len(job.asked) > 2 * len(world.workers) + ASKS_PER_TURN:
+                job.asked &= world.workers.keys()
             for worker in world.workers.values():
                 if worker.worker_id in job.asked or not suits(job, worker):
                     continue

@@ -10,6 +10,7 @@ from attestation.wire.frames import Header
 from coordinator.core.instructions import (
     Payload,
     PeerKey,
+    Send,
     SendInstruction,
     SpoolFile,
     StoreInstruction,
@@ -64,6 +65,13 @@ class Congested:
     """A spooled segment was not sent because the peer's queue is full; nothing after it went."""
 
     instruction: SendInstruction
+
+
+@frozen
+class Unforwarded:
+    """An end-to-end message was not passed on: its receiver's queue holds enough of its kind."""
+
+    instruction: Send
 
 
 @frozen
@@ -133,6 +141,7 @@ Event: TypeAlias = (
     | Malformed
     | PeerLost
     | Congested
+    | Unforwarded
     | StoreFailed
     | SpoolFailed
     | DrainRequested

@@ -116,6 +116,14 @@ class StoreResult:
 
 
 @frozen(kw_only=True)
+class StoreRejection:
+    """Drop the result that the client rejected; the job has failed `failures` times."""
+
+    job_id: JobId
+    failures: int
+
+
+@frozen(kw_only=True)
 class StoreRefusal:
     """Keep the refusal of an accepted job until its client comes back to hear it."""
 
@@ -167,8 +175,19 @@ MUST_BE_STORED: Final = (StoreJob, StoreLease, StoreResult)
 """When one of these fails, nothing that is said about its job in the same turn may leave."""
 
 StoreInstruction: TypeAlias = (
-    StoreJob | StoreWrap | StoreLease | StoreResult | StoreRefusal | DeleteJob
+    StoreJob | StoreWrap | StoreLease | StoreResult | StoreRejection | StoreRefusal | DeleteJob
 )
+STORED: Final = (
+    StoreJob,
+    StoreWrap,
+    StoreLease,
+    StoreResult,
+    StoreRejection,
+    StoreRefusal,
+    DeleteJob,
+)
+"""Every instruction that the turn's transaction carries out."""
+
 SpoolInstruction: TypeAlias = SpoolAppend | SpoolSeal | SpoolDelete
 SendInstruction: TypeAlias = Send | SendSpooled | SendStoredAssign | SendStoredResult
 Instruction: TypeAlias = StoreInstruction | SpoolInstruction | SendInstruction | Note

@@ -1,8 +1,9 @@
 """The job machine: its states, its transition table, and what the coordinator knows of one job.
 
-A durable job is never `done` twice and never leaves `done` except by its client's acknowledgement:
-the table has no such entry, `Job.apply` refuses what the table does not have, and the model in
-tests/properties explores the interleavings. `RecordingFailed` is no exception: it says that the
+A durable job leaves `done` only by its client's word: acknowledged, it is over; rejected, since
+what came proves nothing, it waits for another worker. The table has no other entry, `Job.apply`
+refuses what the table does not have, and the model in tests/properties explores the interleavings.
+`RecordingFailed` is no exception: it says that the
 transaction that would have made the job done did not happen.
 """
 
@@ -64,6 +65,10 @@ class RecordingFailed(JobEvent):
     """The disk refused the result that was accepted a moment ago."""
 
 
+class ResultRejected(JobEvent):
+    """The client could not verify the result: its worker, or somebody on the way, lied."""
+
+
 class Acknowledged(JobEvent):
     """The client has the result."""
 
@@ -88,6 +93,7 @@ TRANSITIONS: Final[Mapping[tuple[State, type[JobEvent]], State]] = {
     (State.LEASED, Refused): State.FINISHED,
     (State.LEASED, RefusedUnheard): State.REFUSED,
     (State.DONE, RecordingFailed): State.QUEUED,
+    (State.DONE, ResultRejected): State.QUEUED,
     (State.DONE, Acknowledged): State.FINISHED,
     (State.REFUSED, Acknowledged): State.FINISHED,
     (State.STREAM_QUEUED, Assigned): State.STREAM_LEASED,
@@ -137,8 +143,8 @@ class Attempt:
 
     @property
     def moved(self) -> bool:
-        """Whether any segment travelled, so that a new connection cannot continue it."""
-        return self.in_sent > 0 or self.out_relayed > 0
+        """Whether segments travelled or may, so that nobody else can continue where this stands."""
+        return self.in_sent > 0 or self.in_asked > 0 or self.out_relayed > 0
 
 
 @define(kw_only=True, eq=False)
@@ -171,6 +177,8 @@ class Job:
 
     job_id: JobId
     owner: bytes
+    account: bytes
+    """Whose share it takes (see `quota`)."""
     record: SubmitRecord
     envelope_digest: bytes
     envelope_bytes: int

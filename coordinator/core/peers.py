@@ -7,6 +7,7 @@ from attrs import define, field
 
 from attestation.identifiers import JobId, WorkerId
 from attestation.wire.control import WorkerDescription
+from attestation.wire.frames import Kind
 from coordinator.core.instructions import PeerKey
 
 
@@ -31,6 +32,14 @@ class Client:
     deliveries: set[JobId] = field(factory=set)
     backlog: deque[JobId] = field(factory=deque)
     wants_wraps: bool = False
+    wants_listings: set[Kind] = field(factory=set)
+    """WORKERS or JOBS that it asked for and will get with a later turn."""
+    listed_ms: dict[Kind, int] = field(factory=dict)
+
+    @property
+    def account(self) -> bytes:
+        """Whose share it uses: its CURVE key's, or without CURVE its own."""
+        return self.peer[0] or self.client_key
 
 
 @define(kw_only=True, eq=False)

@@ -40,6 +40,8 @@ class Recovery:
         return Job(
             job_id=stored.job_id,
             owner=stored.owner,
+            # Who brought it is not stored: until it ends it counts for its client key.
+            account=stored.owner,
             record=evolve(record, wraps=()),
             envelope_digest=stored.envelope_digest,
             envelope_bytes=stored.envelope_bytes,

@@ -12,6 +12,8 @@ from coordinator.core.job import (
     RecordingFailed,
     Result,
     ResultAccepted,
+    ResultRejected,
+    State,
     delivery_lane,
     run_lane,
 )
@@ -104,8 +106,7 @@ class Results:
                 finished_ms=world.unix_ms,
             )
         )
-        if not job.inline:
-            world.out.append(do.SpoolDelete(job.input_file))
+        # The inputs stay until the client acknowledges: it may reject what this worker sent.
         world.timers.set(world.now_ms + world.rules.retention_ms, Alarm.RETENTION, job.job_id)
 
     def _relay(self, job: Job, worker: Worker, message: Message) -> None:
@@ -119,6 +120,29 @@ class Results:
                 Kind.RESULT, job.job_id, header.attempt, 0, header.count, worker.worker_id
             )
             world.send(job.peer, onward, *message.frames)
+
+    def reject(self, job: Job, number: int) -> None:
+        """Its client could not verify the result of attempt `number`: let another worker run it.
+
+        The coordinator cannot know who is right. It costs the client's own job one attempt, and the
+        worker nothing but this job.
+        """
+        world, result = self._world, job.result
+        if job.state is not State.DONE or result is None or result.attempt != number:
+            return
+        self._delivering.stop(job)
+        job.apply(ResultRejected)
+        job.result = None
+        job.failures += 1
+        job.declined_by.add(result.worker_id)
+        job.client_credit = job.output_window
+        world.counters["results.rejected"] += 1
+        worker_id = result.worker_id
+        world.note("result.rejected", level="warning", job_id=job.job_id, worker_id=worker_id)
+        world.out.append(do.StoreRejection(job_id=job.job_id, failures=job.failures))
+        if result.spooled:
+            world.out.append(do.SpoolDelete(job.output_file(result.attempt)))
+        self._dispatch.wait_again(job)
 
     def recording_failed(self, job: Job) -> None:
         """The transaction did not happen: run the job again when the disk has had a moment."""

@@ -25,8 +25,15 @@ class Rules:
     """The same of one client key: `queue-full`."""
     index_limit: int = field(default=128 * limits.MIB, validator=_positive)
     """Bytes of wrapped keys and bookkeeping held for all jobs: `queue-full`."""
+    account_share: float = field(
+        default=0.5, validator=validators.and_(validators.gt(0), validators.le(1))
+    )
+    """The part of the memory, disk, index and `max_jobs` that one account may hold: whoever floods
+    leaves the rest to the others. An account is a CURVE key, or without CURVE a client key."""
     max_peers: int = field(default=1024, validator=_positive)
     """Connections that have said hello: `queue-full`."""
+    max_peers_per_key: int = field(default=256, validator=_positive)
+    """The same of one CURVE key: `queue-full`."""
     max_attempts: int = field(default=5, validator=_positive)
     """Failed attempts of one job before `attempts-exhausted`."""
     heartbeat_ms: int = field(default=2_000, validator=_positive)
@@ -44,6 +51,10 @@ class Rules:
     """How long a result waits for its client."""
     deliveries_per_client: int = field(default=64, validator=_positive)
     """Stored results on their way to one client; more wait for acknowledgements."""
+
+    def share(self, limit: int) -> int:
+        """Return how much of `limit` one account may hold."""
+        return max(1, int(limit * self.account_share))
 
     def window(self, segment_bytes: int) -> int:
         """Return how many segments of a transfer may be in flight; 0 when none fits."""

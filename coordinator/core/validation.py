@@ -63,8 +63,11 @@ def _check_peers(world: World) -> None:
 
 def _check_totals(world: World) -> None:
     jobs = world.jobs.values()
-    _require(world.spool_bytes == sum(job.disk_bytes for job in jobs), "disk bytes add up")
-    _require(world.index_bytes == sum(job.index_bytes for job in jobs), "index bytes add up")
+    _require(world.places.used == len(jobs), "places add up")
+    _require(world.spool.used == sum(job.disk_bytes for job in jobs), "disk bytes add up")
+    _require(world.index.used == sum(job.index_bytes for job in jobs), "index bytes add up")
+    for quota in (world.places, world.spool, world.index):
+        _require(quota.used == quota.total_held(), "accounts add up")
     for budget in (world.budget, world.bodies):
         _require(budget.used == budget.total_held(), "the ledger adds up")
         _require(0 <= budget.used <= budget.limit, "memory within its limit")

@@ -30,6 +30,8 @@ from coordinator.core.world import World
 
 CAPACITY = 512
 """Most jobs one worker is given at once: its queue here must hold their assignments."""
+HEARTBEAT_BYTES = 64 + 2 * CAPACITY * 24
+"""A heartbeat with as many jobs, and as many that ended while it was under way."""
 
 
 class Welcome:
@@ -167,6 +169,8 @@ class Welcome:
     def worker_heartbeat(self, worker: Worker, message: Message) -> None:
         """Renew the leases it lists, revoke those it should not have, and answer."""
         world = self._world
+        if sum(map(len, message.frames)) > HEARTBEAT_BYTES:
+            raise DecodeError("a heartbeat of more jobs than a worker is given")
         heartbeat = Heartbeat.from_bytes(single(message))
         for job_id, number in heartbeat.running:
             job = world.jobs.get(job_id)
@@ -222,7 +226,11 @@ class Welcome:
 
     def _room_for(self, key: PeerKey) -> bool:
         world = self._world
-        if key in world.peers or len(world.peers) < world.rules.max_peers:
+        if key in world.peers:
+            return True
+        user, rules = key[0], world.rules
+        own = sum(other == user for other, _ in world.peers) if user else 0
+        if len(world.peers) < rules.max_peers and own < rules.max_peers_per_key:
             return True
         world.refuse(key, RefusalCode.QUEUE_FULL, "too many peers")
         return False

@@ -13,6 +13,7 @@ from coordinator.core.budget import Budget
 from coordinator.core.instructions import Instruction, Payload, PeerKey
 from coordinator.core.job import Job, body_hold, delivery_lane, run_lane, upload_lane
 from coordinator.core.peers import Client, Peer, Worker
+from coordinator.core.quota import Quota
 from coordinator.core.rules import Rules
 from coordinator.core.scheduling import WaitingJobs
 from coordinator.core.timers import Alarm, Timers
@@ -52,15 +53,20 @@ class World:
         self.workers: dict[WorkerId, Worker] = {}
         self.waiting = WaitingJobs()
         # What waits in memory and what moves have shares of their own: neither stops the other.
-        self.bodies = Budget(rules.memory_limit // 4)
-        self.budget = Budget(rules.memory_limit - rules.memory_limit // 4)
+        bodies = rules.memory_limit // 4
+        moving = rules.memory_limit - bodies
+        self.bodies = Budget(bodies, share=rules.share(bodies))
+        self.budget = Budget(moving, share=rules.share(moving))
+        self.places = Quota(rules.max_jobs, rules.share(rules.max_jobs))
+        self.spool = Quota(rules.spool_limit, rules.share(rules.spool_limit))
+        self.index = Quota(rules.index_limit, rules.share(rules.index_limit))
         self.timers = Timers()
         self.finished: OrderedDict[JobId, Ended] = OrderedDict()
         self.pumping: dict[JobId, None] = {}
         """Transfers that need another turn, in order."""
         self.undeleted: set[JobId] = set()
-        self.spool_bytes = 0
-        self.index_bytes = 0
+        self.passed_over = False
+        """Whether a job waits for no more than its account's share of the memory."""
         self.sequence = 0
         self.workers_changed = False
         self.counters: Counter[str] = Counter()
@@ -90,6 +96,16 @@ class World:
         """Write a log event."""
         self.out.append(do.Note(event=event, level=level, fields=fields))
 
+    @property
+    def spool_bytes(self) -> int:
+        """Bytes of durable jobs on disk, their promised outputs included."""
+        return self.spool.used
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of wrapped keys and bookkeeping."""
+        return self.index.used
+
     # -- finding things ---------------------------------------------------------------------------
 
     def connection_of(self, client_key: bytes) -> Client | None:
@@ -117,8 +133,9 @@ class World:
             raise LocalProtocolError("one job id twice")
         self.jobs[job.job_id] = job
         self.jobs_of.setdefault(job.owner, OrderedDict())[job.job_id] = job
-        self.spool_bytes += job.disk_bytes
-        self.index_bytes += job.index_bytes
+        self.places.add(job.account, 1)
+        self.spool.add(job.account, job.disk_bytes)
+        self.index.add(job.account, job.index_bytes)
         if job.record.deadline_ms:
             left = max(0, job.record.deadline_ms - self.unix_ms)
             self.timers.set(self.now_ms + left, Alarm.DEADLINE, job.job_id)
@@ -132,8 +149,9 @@ class World:
             del self.jobs_of[job.owner]
         self.waiting.remove(job)
         self.pumping.pop(job.job_id, None)
-        self.spool_bytes -= job.disk_bytes
-        self.index_bytes -= job.index_bytes
+        self.places.add(job.account, -1)
+        self.spool.add(job.account, -job.disk_bytes)
+        self.index.add(job.account, -job.index_bytes)
         if job.delivery is not None:
             client = self.client_at(job.delivery.peer)
             if client is not None:

@@ -120,6 +120,8 @@ class HonestCoordinator:
         self.dispatch: Callable[[JobId, SubmitRecord], InMemoryWorker | None] = self._first
         self.silent = False
         self._jobs: dict[JobId, tuple[RunningJob, InMemoryWorker, SubmitRecord]] = {}
+        self._bodies: dict[JobId, tuple[int, SubmitRecord, list[bytes]]] = {}
+        self._liars: set[tuple[JobId, bytes]] = set()
         self._outbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[tuple[InMemoryWorker, JobEvent | Collected]] = (
             queue.SimpleQueue()
@@ -151,6 +153,8 @@ class HonestCoordinator:
                 self._end_to_end(header, body)
             case Kind.SUBMIT:
                 self._submit(header, body)
+            case Kind.RESULT_REJECT:
+                self._reject(header)
             case Kind.INPUT:
                 self._jobs[header.job_id][0].feed(header.index, body[0])
             case Kind.OUTPUT_CREDIT:
@@ -217,18 +221,34 @@ class HonestCoordinator:
         self.submitted.append((header.job_id, record))
         worker = self.dispatch(header.job_id, record)
         self.to_client(Header(Kind.ACCEPTED, header.job_id))
-        if worker is None:
-            return
+        if worker is not None:
+            self._bodies[header.job_id] = (header.count, record, body[1:])
+            self._run(header.job_id, worker, attempt=1)
+
+    def _reject(self, header: Header) -> None:
+        """Give a durable job, which travelled in one message, to the next worker."""
+        _, _, record = self._jobs[header.job_id]
+        self._liars.add((header.job_id, header.peer))
+        others = [
+            worker
+            for worker in self.workers
+            if worker.worker_id in dict(record.wraps)
+            and (header.job_id, worker.worker_id) not in self._liars
+        ]
+        self._run(header.job_id, others[0], attempt=header.attempt + 1)
+
+    def _run(self, job_id: JobId, worker: InMemoryWorker, *, attempt: int) -> None:
+        window, record, (envelope, *segments) = self._bodies[job_id]
         offer = JobOffer(
-            job_id=header.job_id,
-            attempt=1,
+            job_id=job_id,
+            attempt=attempt,
             input_segments=record.input_segments,
-            envelope=body[1],
+            envelope=envelope,
             wrap=dict(record.wraps)[worker.worker_id],
         )
-        job = RunningJob(offer, body[2:], bench=worker.bench, post=worker.post)
-        self._jobs[header.job_id] = (job, worker, record)
-        job.grant(header.count)
+        job = RunningJob(offer, segments, bench=worker.bench, post=worker.post)
+        self._jobs[job_id] = (job, worker, record)
+        job.grant(window)
         threading.Thread(target=job.run, daemon=True).start()
 
     def _event(self, worker: InMemoryWorker, event: JobEvent | Collected) -> None:

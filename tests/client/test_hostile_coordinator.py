@@ -184,9 +184,41 @@ def test_the_worker_of_a_refused_result_gets_no_more_keys(connect: Connect) -> N
 
     coordinator = HonestCoordinator(2, tamper=tamper)
     client = connect(coordinator)
-    assert outcome(client.submit("nn.softmax", {"x": X}))
+    job = client.submit("nn.softmax", {"x": X})
+    assert job.result(SECONDS)
+    assert job.claims.attempt == 2
     assert client.submit("nn.softmax", {"x": X}).result(SECONDS)
+    # The job that met the liar moved on without being sent again.
     assert [len(record.wraps) for _, record in coordinator.submitted] == [2, 1]
+
+
+def test_a_streaming_job_that_met_a_liar_is_sealed_again_for_the_others(connect: Connect) -> None:
+    """G11: the liar gets no key of the second submission."""
+    liar: list[bytes] = []
+
+    def tamper(header: Header, message: Message) -> Message:
+        if header.kind is not Kind.RESULT:
+            return message
+        liar.append(liar[0] if liar else header.peer)
+        return message if header.peer != liar[0] else [*message[:3], flip(message[3], -1)]
+
+    coordinator = HonestCoordinator(2, tamper=tamper)
+    job = connect(coordinator).submit("nn.softmax", {"x": X}, durable=False)
+    assert job.result(SECONDS)
+    (first, first_record), (second, second_record) = coordinator.submitted
+    assert first != second
+    assert liar[0] in dict(first_record.wraps)
+    assert liar[0] not in dict(second_record.wraps)
+
+
+def test_a_job_that_every_worker_lies_about_fails_with_what_was_wrong(connect: Connect) -> None:
+    def tamper(header: Header, message: Message) -> Message:
+        lie = header.kind is Kind.RESULT
+        return [*message[:3], flip(message[3], -1)] if lie else message
+
+    client = connect(HonestCoordinator(3, tamper=tamper))
+    job = client.submit("nn.softmax", {"x": X})
+    assert isinstance(outcome(job), ReceiptRefusedError)
 
 
 # -- evidence and sessions ------------------------------------------------------------------------

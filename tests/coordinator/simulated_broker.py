@@ -36,8 +36,6 @@ from tests.coordinator.formats import CATALOGUE
 
 Received = tuple[Header, tuple[bytes, ...]]
 
-STORED = (do.StoreJob, do.StoreWrap, do.StoreLease, do.StoreResult, do.StoreRefusal, do.DeleteJob)
-
 
 class SimulatedBroker:
     """Feeds events one by one and keeps what each peer received."""
@@ -122,7 +120,7 @@ class SimulatedBroker:
                     follow_ups.append(events.SpoolFailed(each.file))
                 else:
                     self._write(each)
-        writes = [e for e in instructions if isinstance(e, STORED) and e.job_id not in poisoned]
+        writes = [e for e in instructions if isinstance(e, do.STORED) and e.job_id not in poisoned]
         failed = writes if self.disk_full else self.store.commit(writes) if writes else []
         for write in failed:
             if isinstance(write, do.MUST_BE_STORED):
@@ -131,8 +129,10 @@ class SimulatedBroker:
         self.store_seen |= {
             each.job_id for each in writes if isinstance(each, do.StoreJob) and each not in failed
         }
+        unstored = {write.job_id for write in failed}
         for each in instructions:
-            follow_ups.extend(self._act(each, poisoned))
+            if not (isinstance(each, do.SpoolDelete) and each.file.job_id in unstored):
+                follow_ups.extend(self._act(each, poisoned))
         return follow_ups
 
     def _write(self, write: do.SpoolAppend | do.SpoolSeal) -> None:
@@ -141,7 +141,7 @@ class SimulatedBroker:
             self.sealed.add(write.file)
         else:
             assert write.file not in self.sealed, "a sealed file is not written again"
-            self.files.setdefault(write.file, []).append(bytes(write.payload))  # type: ignore[call-overload]
+            self.files.setdefault(write.file, []).append(bytes(write.payload))
 
     def _act(self, each: do.Instruction, poisoned: set[JobId]) -> list[events.Event]:
         match each:

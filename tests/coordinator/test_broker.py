@@ -262,7 +262,7 @@ def test_what_was_accepted_survives_kill_9(tmp_path: Path, stack: ExitStack) -> 
         with SocketClient(second.address, key=key) as client:
             # The worker lives on: its socket reconnects, it is told to say hello and does.
             worker.heartbeat((header.job_id, 1))
-            while worker.receive()[0].kind is not Kind.REFUSED:  # type: ignore[index]
+            while worker.receive()[0].kind is not Kind.REFUSED:
                 pass
             worker.send(Header(Kind.WORKER_HELLO), worker.hello)
             worker.expect_welcome()

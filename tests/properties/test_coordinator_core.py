@@ -167,9 +167,13 @@ class CoordinatorMachine(RuleBasedStateMachine):
             client.heartbeat()
         for who, worker in enumerate(self.workers):
             worker.heartbeat(*((job, attempt) for at, job, attempt in self.held if at == who))
-        for peer in (*self.clients, *self.workers):
-            if RefusalCode.NOT_WELCOME in peer.refusals():
-                peer.hello()
+        for worker in self.workers:
+            if RefusalCode.NOT_WELCOME in worker.refusals():
+                worker.hello()
+        for who, client in enumerate(self.clients):
+            if RefusalCode.NOT_WELCOME in client.refusals():
+                client.hello()
+                self.forget_credit(who)
         self.read()
 
     # One rule, so that disasters are a part of the steps and not most of them.
@@ -190,9 +194,15 @@ class CoordinatorMachine(RuleBasedStateMachine):
 
     def client_breaks(self, who: int) -> None:
         self.clients[who].reconnect()
+        self.forget_credit(who)
+
+    def forget_credit(self, who: int) -> None:
+        """A client that says hello again begins anew with what is not accepted."""
         for job_id in (job for job, owner in self.owners.items() if owner == who):
             self.credit[job_id] = 0
-        self.segments.clear()
+        self.segments = {
+            key: count for key, count in self.segments.items() if self.owners[key[0]] != who
+        }
 
     def restart(self) -> None:
         self.broker.restart()
@@ -229,6 +239,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
                 self.out_credit[key] = self.out_credit.get(key, 0) + header.count
             case Kind.RECORDED:
                 assert self.newest[header.job_id] == lease, "a result from behind the fence"
+                stored = self.broker.store.result(header.job_id) is not None
+                over = header.job_id in self.ended or not self.was_durable(header.job_id)
+                assert stored or over, "recorded and not on the disk"
                 assert self.recorded.setdefault(*key) == header.attempt, "two receipts"
                 known = self.results.get(header.job_id)
                 assert known is None or known[0] == header.attempt, "another result was delivered"
