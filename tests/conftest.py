@@ -41,3 +41,8 @@ def _has_gpu() -> bool:
 def repository() -> Path:
     """The root of the source tree."""
     return REPOSITORY
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name a byte string by its length: random ones must not give a test another name each run."""
+    return f"{argname}{len(val)}bytes" if isinstance(val, bytes) and len(val) > 16 else None

@@ -308,6 +308,8 @@ def test_a_drain_lets_running_jobs_finish_and_refuses_new_ones(tmp_path: Path) -
         client.expect(Kind.ACCEPTED)
         worker.expect(Kind.ASSIGN)
         broker.stop()
+        while not broker.core.world.draining:  # a submit of the same turn is still taken
+            time.sleep(0.01)
         submit(client, worker.worker_id, job_id=b"k" * 16)
         assert client.expect_refusal() is RefusalCode.DRAINING
         worker.send(Header(Kind.RESULT, JOB, 1), b"h", b"r")

@@ -107,7 +107,7 @@ class Site:
                 stdin=subprocess.DEVNULL,
                 stdout=streams.get("stdout", output),
                 stderr=output,
-                env=os.environ | {"ENCLAVE_LOG_FORMAT": "json"},
+                env=os.environ | {"ENCLAVE_LOG_FORMAT": "json", "ENCLAVE_LOG_LEVEL": "debug"},
             )
         process = EnclaveProcess(name, popen, log)
         self._running.append(process)
