@@ -43,8 +43,9 @@ format: install ## Rewrite the code in the project's format
 bench: install ## Sealed against plaintext, from one run; results go to bench-output/
 	@$(VENV)/bin/python -m tests.bench.main --output bench-output $(BENCH_ARGS)
 
-docs: install ## Redraw what docs/ shows of the code
+docs: install ## Redraw what docs/ shows of the code and the tests
 	@$(VENV)/bin/python -m tests.architecture.diagram --write
+	@$(VENV)/bin/python -m tests.attacks.write_table
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build ./*.egg-info demo-output bench-output .pytest_cache .mypy_cache \

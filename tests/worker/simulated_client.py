@@ -58,6 +58,7 @@ class SimulatedClient:
     keyset: KeySet | None = None
     evidence_digest: Digest | None = None
     keys: SessionKeys | None = field(default=None, repr=False)
+    secret: bytes = field(default=b"", repr=False)
 
     @property
     def public_key(self) -> bytes:
@@ -95,7 +96,7 @@ class SimulatedClient:
         secret = urandom(32)
         recipient = hybrid_kem.public_key_from_bytes(self.keyset.kem_public_key)
         enc = hybrid_kem.SUITE.encrypt(secret, recipient, hybrid_kem.info(transcript))
-        self.keys = SessionKeys.derive(secret, transcript)
+        self.keys, self.secret = SessionKeys.derive(secret, transcript), secret
         signed = prefix(Label.SESSION_OPEN) + transcript.digest() + enc
         return SessionOpen(
             session_id=transcript.session_id,
