@@ -13,6 +13,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -247,7 +248,9 @@ class Broker:
         if routing_id in connections:
             return router.recv()
         frame = router.recv(copy=False)
-        connections.note(routing_id, int(frame.get(zmq.SRCFD)))
+        with suppress(zmq.ZMQError):
+            # A peer of ZMTP 1 or 2 has no such thing: its connection stays a stranger's.
+            connections.note(routing_id, int(frame.get(zmq.SRCFD)))
         return frame.bytes
 
     # -- carrying out -----------------------------------------------------------------------------
@@ -327,7 +330,7 @@ class Broker:
             data = self._spool.read(message.file, message.offset, message.length)
         except OSError as error:
             log.error("spool.unreadable", code=error.errno)  # noqa: TRY400
-            self._follow_ups.append(events.SpoolFailed(message.file))
+            self._follow_ups.append(events.SpoolFailed(message.file, reading=True))
             return
         if not self._outbox.send_segment(message.peer, message.header, data):
             self._clog(message)

@@ -49,6 +49,8 @@ def open_router(
     """Return the bound ROUTER, or raise `SettingsError` when the address cannot be had."""
     _make_routing_ids_unpredictable()
     router = context.socket(zmq.ROUTER)
+    # pyzmq would copy a small frame all the same, and call a copied frame gone at once.
+    router.copy_threshold = 0
     for option, value in OPTIONS.items():
         router.setsockopt(option, value)
     if "[" in address:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from coordinator.errors import CoordinatorError
 from coordinator.settings import Settings
 
 EXIT_ENVIRONMENT = 3
+DESCRIPTORS = 65_536
+"""More than all connections we keep; the usual soft limit is a thousand idle ones away."""
 
 _UNITS = {"": 1, "B": 1, "KIB": limits.KIB, "MIB": limits.MIB, "GIB": 1 << 30, "TIB": 1 << 40}
 
@@ -125,6 +128,7 @@ def keygen(directory: Path) -> None:
 
 def serve(settings: Settings) -> None:
     """Run one coordinator until a signal ends it."""
+    _raise_descriptor_limit()
     broker = Broker(settings)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -141,6 +145,14 @@ def serve(settings: Settings) -> None:
         memory_limit=settings.rules.memory_limit,
     )
     broker.run()
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many file descriptors as the operator's hard limit gives."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _write_ready(path: Path, address: str) -> None:

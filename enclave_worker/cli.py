@@ -12,7 +12,7 @@ from attestation import logging
 from attestation.cli.output import ExitCode, warn_insecure
 from attestation.identifiers import WorkerId
 from enclave_worker.attester.selection import NAMES, AttesterName
-from enclave_worker.hardening import harden_process
+from enclave_worker.hardening import harden_process, start_again_with_plain_heap
 from enclave_worker.pcrs import pcrs_option
 from enclave_worker.settings import (
     SettingsError,
@@ -108,6 +108,7 @@ def worker(ready_file: Path | None, log_format: logging.Format | None, **options
     The machine joins the coordinator at URL, shows evidence of itself to every client that asks,
     and runs the jobs of those who accept it.
     """
+    start_again_with_plain_heap()
     if log_format is not None:
         logging.configure(log_format)
     harden_process()
@@ -126,9 +127,11 @@ def worker(ready_file: Path | None, log_format: logging.Format | None, **options
     limit_numeric_threads(settings.capacity)
     # Not before: NumPy reads the number of its threads when it is loaded.
     from enclave_worker.assembly import build  # noqa: PLC0415
+    from enclave_worker.scrubbing import set_aside_what_stays  # noqa: PLC0415
 
     runtime = build(settings, ready=ready)
     _stop_on_signals(runtime)
+    set_aside_what_stays()
     if not runtime.run():
         # Kernels cannot be interrupted and Python waits for their threads; the operator said now.
         # What they hold is in memory that the system clears before anybody else gets it.

@@ -28,6 +28,7 @@ from enclave_worker.refusals import (
     RevokedError,
     StalledError,
 )
+from enclave_worker.scrubbing import overwrite_own_thread
 
 log: Final = get_logger(__name__)
 
@@ -176,6 +177,8 @@ class RunningJob:
             # The type and not the message, which may hold anything.
             log.warning("job.crashed", job_id=self.offer.job_id, error=type(error).__name__)
             self._end(Refusal(code=RefusalCode.INTERNAL))
+        finally:
+            overwrite_own_thread()
 
     def _run(self) -> JobDone:
         bench, offer = self._bench, self.offer

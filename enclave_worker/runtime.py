@@ -40,6 +40,7 @@ from enclave_worker.refusals import (
     WorkerBusyError,
 )
 from enclave_worker.results import SentResult, UnrecordedResults
+from enclave_worker.scrubbing import Scrubber, overwrite_leftovers
 from enclave_worker.transport import Transport
 
 log: Final = get_logger(__name__)
@@ -106,6 +107,7 @@ class Runtime:
         self._ready = ready
         self._jobs: dict[tuple[JobId, int], RunningJob] = {}
         self._unrecorded = UnrecordedResults()
+        self._scrubber = Scrubber()
         self._threads = ThreadPoolExecutor(parts.capacity, thread_name_prefix="job")
         self._signals = 0
         self._leaving = _Leaving.NO
@@ -146,6 +148,7 @@ class Runtime:
             at_once = self._leaving is _Leaving.AT_ONCE
             self._threads.shutdown(wait=not at_once, cancel_futures=True)
             self._attestations.close()
+            overwrite_leftovers()
             self._transport.close(linger_ms=_LINGER_MS)
         return not (at_once and self._jobs)
 
@@ -157,9 +160,8 @@ class Runtime:
         if not self._transport.congested:
             # While messages wait, `tick` is not asked and stays due: counting it would spin.
             waits.append(self._membership.due_in_ms(now_ms))
-        attestations_due = self._attestations.due_in_ms(now_ms)
-        if attestations_due is not None:
-            waits.append(max(1, attestations_due))
+        due = (self._attestations.due_in_ms(now_ms), self._scrubber.due_in_ms(now_ms))
+        waits.extend(max(1, each) for each in due if each is not None)
         self._transport.poll(min(waits))
         now_ms = self._parts.clock.now_ms()
         for _ in range(_MESSAGES_PER_TURN):
@@ -169,6 +171,7 @@ class Runtime:
             self._receive(message, now_ms)
         self._handle_events(self._mailbox.take())
         self._attestations.tick(now_ms)
+        self._scrubber.tick(now_ms)
         self._heed_signals(now_ms)
         if not self._transport.congested:
             self._send_all(self._membership.tick(now_ms, self._held()))
@@ -244,6 +247,7 @@ class Runtime:
     def _on_end_to_end(self, header: Header, frames: Sequence[Frame]) -> None:
         now_ms = self._parts.clock.now_ms()
         self._send_replies(self._attestations.receive(header.peer, _only(frames), now_ms))
+        self._scrubber.used(now_ms)
 
     def _on_assign(self, header: Header, frames: Sequence[Frame]) -> None:
         if len(frames) < 2 or header.job_id == NO_JOB:
@@ -327,7 +331,7 @@ class Runtime:
             self._send_result(job, receipt)
 
     def _send_result(self, job: JobDone, receipt: Receipt) -> None:
-        self._jobs.pop((job.job_id, job.attempt), None)
+        self._forget_job(job.job_id, job.attempt)
         result = job.finished.result
         header = Header(Kind.RESULT, job.job_id, job.attempt, count=job.output_segments)
         frames: tuple[Frame, ...] = (
@@ -347,8 +351,12 @@ class Runtime:
             self._unrecorded.add(SentResult(job_id=job.job_id, attempt=job.attempt, frames=frames))
         self._transport.send(frames)
 
+    def _forget_job(self, job_id: JobId, attempt: int) -> None:
+        self._jobs.pop((job_id, attempt), None)
+        self._scrubber.used(self._parts.clock.now_ms())
+
     def _end_job(self, event: JobEnded) -> None:
-        self._jobs.pop((event.job_id, event.attempt), None)
+        self._forget_job(event.job_id, event.attempt)
         if event.refusal is not None:
             self._refuse(event.job_id, event.attempt, event.refusal)
 

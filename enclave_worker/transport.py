@@ -7,6 +7,7 @@ silent peer is dropped, a queue is bounded in messages that are bounded in bytes
 
 import ipaddress
 import os
+import struct
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import zmq
 import zmq.auth
 from attrs import field, frozen
+from zmq.utils import z85
 
 from attestation import limits
 from attestation.errors import UnavailableError
@@ -24,6 +26,8 @@ from attestation.wire.frames import Frame
 
 _COPY_BELOW: Final = 64 * limits.KIB
 """Below this a copy costs less than keeping a buffer alive across threads (measured)."""
+
+_KEY_BYTES: Final = 32
 
 _QUEUE: Final = 1024
 """Messages that wait for a coordinator that does not read. Bulk is bounded by its credit."""
@@ -52,14 +56,23 @@ class CurveKeys:
 
 def load_curve_keys(own: Path, coordinator: Path) -> CurveKeys:
     """Read our secret key file and the coordinator's public one; raises `KeyFileError`."""
-    try:
-        public, secret = zmq.auth.load_certificate(own)
-        server, _ = zmq.auth.load_certificate(coordinator)
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"not a CURVE key file: {error}") from error
+    public, secret = _read_keys(own)
+    server, _ = _read_keys(coordinator)
     if secret is None:
         raise KeyFileError("the worker's own key file holds no secret key")
     return CurveKeys(public=public, secret=secret, server=server)
+
+
+def _read_keys(path: Path) -> tuple[bytes, bytes | None]:
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+        lengths = {len(z85.decode(key)) for key in (public, secret) if key is not None}
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        # pyzmq has no errors of its own for a file that is none, or for foreign characters.
+        raise KeyFileError(f"{path} is not a CURVE key file ({error})") from error
+    if lengths != {_KEY_BYTES}:
+        raise KeyFileError(f"{path} holds a key of another length")
+    return public, secret
 
 
 def is_loopback(url: str) -> bool:

@@ -413,6 +413,9 @@ class Engine:
     def _job_refused(self, job_id: JobId, refusal: Refusal, now: float) -> None:
         active = self._jobs.get(job_id)
         if active is None:
+            if job_id in self._finished:
+                # Said again because our acknowledgement was lost.
+                self._acknowledge(job_id)
             return
         if refusal.code in _TRANSIENT and active.stage is Stage.SENT:
             # Nothing of it was admitted, so the same bytes may be sent again.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from attrs import field, frozen
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -55,7 +56,7 @@ class ClientKey:
             key = load_pem_private_key(data, password=None)
         except OSError as error:
             raise KeyFileError(f"{path}: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, InternalError, UnsupportedAlgorithm) as error:
             raise KeyFileError(f"{path} is not an unencrypted PEM key") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError(f"{path} is not an Ed25519 key")

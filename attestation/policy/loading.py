@@ -182,6 +182,6 @@ def _certificates(path: Path) -> list[bytes]:
         certificates = x509.load_pem_x509_certificates(data)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise ValueError(f"{path} holds no PEM certificate") from error
     return [entry.public_bytes(serialization.Encoding.DER) for entry in certificates]

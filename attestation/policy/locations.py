@@ -56,7 +56,8 @@ def _note(found: dict[Path, int], path: Path, number: int) -> None:
 
 
 def _keys(dotted: str) -> Path:
-    return tuple(next(part for part in parts if part) for parts in _KEY.findall(dotted))
+    # One group of each match is set; all are empty for the quoted key "", which TOML allows.
+    return tuple("".join(parts) for parts in _KEY.findall(dotted))
 
 
 class _OpenValue:

@@ -18,6 +18,7 @@ from attestation.errors import DecodeError, ProgramError
 from attestation.identifiers import Digest
 from attestation.programs.errors import (
     ParameterTypeError,
+    ParameterUnknownError,
     ProgramTooLargeError,
     ReferenceUnknownError,
     StepInvalidError,
@@ -125,8 +126,15 @@ class Program(Record):
 
 def encode_parameters(parameters: Parameters) -> bytes:
     """Return the canonical encoding; a step without parameters is left out of it."""
+    if len(parameters) > limits.PROGRAM_STEPS:
+        raise ProgramTooLargeError("parameters for more steps than a program has")
     for step, values in parameters.items():
+        if len(values) > _PORTS:
+            raise ProgramTooLargeError(f"step {step}: more than {_PORTS} parameters")
         for name, value in values.items():
+            # What is sealed must be what the worker parses; so a name that could not be, neither.
+            if not is_name(step) or not is_name(name):
+                raise ParameterUnknownError(f"step {step!r}: {name!r} cannot be a parameter")
             try:
                 scalar().decode(value)
             except DecodeError as error:

@@ -66,11 +66,7 @@ def octets(buffer: Buffer) -> memoryview:
         raise LocalProtocolError("a buffer is not contiguous")
     if view.nbytes == 0:
         return memoryview(bytearray())  # `cast` refuses shapes with a zero in them
-    try:
-        return view if view.format == "B" and view.ndim == 1 else view.cast("B")
-    except TypeError as error:
-        # memoryview does not know complex numbers or foreign byte orders.
-        raise LocalProtocolError(f"a buffer of format {view.format!r}: view it as bytes") from error
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
 def writable(buffer: Buffer) -> memoryview:

@@ -27,6 +27,8 @@ class Alarms:
                 self._stall(job)
             case Alarm.PARKED:
                 self._dispatch.unpark(job)
+                if job.state is State.DONE:
+                    self._delivering.start(job)
             case Alarm.RETENTION:
                 self._retention(job)
 

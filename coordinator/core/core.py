@@ -39,6 +39,7 @@ from coordinator.core.peers import Client, Newcomer, Peer, Worker
 from coordinator.core.recovery import Recovery
 from coordinator.core.results import Results
 from coordinator.core.rules import Rules
+from coordinator.core.timers import Alarm
 from coordinator.core.transfer import Transfer
 from coordinator.core.welcome import Welcome, single
 from coordinator.core.world import NEVER, World
@@ -296,7 +297,7 @@ class Core:
 
     def _acknowledge(self, client: Client, message: events.Message) -> None:
         job = self._own_job(client, message)
-        if job is not None and job.state in (State.DONE, State.STREAM_DELIVERED):
+        if job is not None and job.state in (State.DONE, State.REFUSED, State.STREAM_DELIVERED):
             self._delivering.acknowledge(job)
             self._dispatch.schedule()
 
@@ -314,7 +315,8 @@ class Core:
             return
         match instruction:
             case StoreJob():
-                self._dispatch.refuse_job(job, RefusalCode.SPOOL_FULL, "the disk is full")
+                code, detail = RefusalCode.SPOOL_FULL, "the disk is full"
+                self._dispatch.refuse_job(job, code, detail, accepted=False)
             case StoreLease():
                 # Of the attempt before: its deletion stood behind this and was not done either.
                 if instruction.attempt > 1:
@@ -332,12 +334,26 @@ class Core:
         world.note("spool.failed", level="error", job_id=event.file.job_id)
         if job is None:
             return
-        if event.file.attempt == 0:
-            self._dispatch.refuse_job(job, RefusalCode.SPOOL_FULL, "the disk refused its inputs")
+        if event.reading:
+            self._unreadable(job)
+        elif event.file.attempt == 0:
+            code, detail = RefusalCode.SPOOL_FULL, "the disk refused its inputs"
+            self._dispatch.refuse_job(job, code, detail, accepted=False)
         elif job.attempt is not None and job.attempt.number == event.file.attempt:
             self._dispatch.park(job)
         elif job.result is not None and job.result.attempt == event.file.attempt:
-            if job.delivery is not None and job.delivery.started:
-                self._delivering.stop(job)
+            self._results.recording_failed(job)
+
+    def _unreadable(self, job: Job) -> None:
+        """What the disk took it does not give back: it may, a moment later."""
+        world = self.world
+        if job.delivery is not None:
+            self._delivering.stop(job)
+            world.timers.set(world.now_ms + world.rules.stall_ms, Alarm.PARKED, job.job_id)
+        elif job.attempt is not None:
+            job.failures += 1
+            if job.failures < world.rules.max_attempts:
+                self._dispatch.park(job)
             else:
-                self._results.recording_failed(job)
+                detail = "the disk does not give its inputs back"
+                self._dispatch.refuse_job(job, RefusalCode.ATTEMPTS_EXHAUSTED, detail)

@@ -116,7 +116,6 @@ class Delivering:
             if job.state is State.REFUSED and job.refusal is not None:
                 code, detail = job.refusal
                 world.refuse(client.peer, code, detail, job_id=job.job_id)
-                self.acknowledge(job)
             elif job.state is State.DONE and job.delivery is None:
                 self.start(job)
 

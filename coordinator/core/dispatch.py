@@ -176,6 +176,8 @@ class Dispatch:
         """Take the lease back: a durable job waits again, a streaming job's client hears LOST."""
         world = self._world
         attempt = job.attempt_number
+        if failed and job.attempt is not None:
+            job.lost_by.add(job.attempt.worker_id)
         self._end_attempt(job, revoke=True)
         job.apply(LeaseLost)
         world.counters["leases.lost"] += 1
@@ -240,19 +242,27 @@ class Dispatch:
             world.out.append(do.SpoolDelete(job.output_file(attempt.number)))
         world.budget.release(run_lane(job.job_id))
 
-    def refuse_job(self, job: Job, code: RefusalCode, detail: str = "") -> None:
-        """End a job without a result. An absent client hears of a durable one when it returns."""
+    def refuse_job(
+        self, job: Job, code: RefusalCode, detail: str = "", *, accepted: bool = True
+    ) -> None:
+        """End a job without a result.
+
+        The end of an accepted durable job is kept until its client acknowledges it, like a result:
+        the connection on which it is said may be broken already. What a client gave up itself, and
+        what never was accepted, is forgotten at once.
+        """
         world = self._world
+        kept = accepted and job.durable and code is not RefusalCode.CANCELLED
         if job.state in RUNNING:
             self._end_attempt(job, revoke=True)
         client = world.client_at(job.peer) or world.connection_of(job.owner)
         world.note("job.refused", job_id=job.job_id, code=code)
-        if client is None and job.durable and job.state is not State.RECEIVING:
+        if client is not None:
+            world.refuse(client.peer, code, detail, job_id=job.job_id)
+        if (kept or client is None) and job.durable and job.state is not State.RECEIVING:
             self._keep_refusal(job, code, detail)
         else:
             job.apply(Refused)
-            if client is not None:
-                world.refuse(client.peer, code, detail, job_id=job.job_id)
             if job.durable:
                 world.out.append(do.DeleteJob(job_id=job.job_id))
             world.forget_job(job)
@@ -262,7 +272,6 @@ class Dispatch:
 
     def _keep_refusal(self, job: Job, code: RefusalCode, detail: str) -> None:
         world = self._world
-        world.counters[f"refused.{code}"] += 1
         job.apply(RefusedUnheard)
         job.refusal = (code, detail)
         world.waiting.remove(job)

@@ -86,6 +86,7 @@ class SpoolFailed:
     """A spool file could not be written or read; nothing later about its job was done."""
 
     file: SpoolFile
+    reading: bool = False
 
 
 @frozen

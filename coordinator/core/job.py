@@ -195,6 +195,8 @@ class Job:
     attempt_number: int = 0
     failures: int = 0
     declined_by: set[WorkerId] = field(factory=set)
+    lost_by: set[WorkerId] = field(factory=set)
+    """Workers under whose lease an attempt failed: they get it again when no other can have it."""
     asked: set[WorkerId] = field(factory=set)
     body: tuple[Payload, ...] | None = field(default=None, repr=False)
     client_credit: int = 0

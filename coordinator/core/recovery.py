@@ -24,12 +24,12 @@ class Recovery:
         """Enter every stored job; one that cannot be read is left in the store and reported."""
         for stored in jobs:
             try:
-                job = self._job(stored)
+                job, result = self._job(stored), _result(stored)
             except DecodeError:
                 self._world.note("job.unreadable", level="error", job_id=stored.job_id)
                 continue
             self._world.add_job(job)
-            self._place(job, stored)
+            self._place(job, stored, result)
         self._world.note("store.recovered", jobs=len(self._world.jobs))
 
     def _job(self, stored: StoredJob) -> Job:
@@ -60,22 +60,14 @@ class Recovery:
             refusal=stored.refusal,
         )
 
-    def _place(self, job: Job, stored: StoredJob) -> None:
+    def _place(self, job: Job, stored: StoredJob, result: Result | None) -> None:
         world = self._world
         if stored.refusal is not None:
             job.state = State.REFUSED
             self._retain(job)
-        elif stored.result is not None:
-            result = stored.result
+        elif result is not None:
             job.state = State.DONE
-            job.result = Result(
-                attempt=result.attempt,
-                worker_id=result.worker_id,
-                count=result.count,
-                lengths=SegmentLengths.from_bytes(result.lengths),
-                spooled=result.spooled,
-                inline_bytes=result.inline_bytes,
-            )
+            job.result = result
             self._retain(job)
         elif stored.worker_id is not None and job.inline and job.small_output:
             # Nothing was under way in pieces: the worker that holds it may finish it.
@@ -97,3 +89,17 @@ class Recovery:
     def _retain(self, job: Job) -> None:
         world = self._world
         world.timers.set(world.now_ms + world.rules.retention_ms, Alarm.RETENTION, job.job_id)
+
+
+def _result(stored: StoredJob) -> Result | None:
+    result = stored.result
+    if result is None:
+        return None
+    return Result(
+        attempt=result.attempt,
+        worker_id=result.worker_id,
+        count=result.count,
+        lengths=SegmentLengths.from_bytes(result.lengths),
+        spooled=result.spooled,
+        inline_bytes=result.inline_bytes,
+    )

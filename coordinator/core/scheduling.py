@@ -39,14 +39,18 @@ def suits(job: Job, worker: Worker) -> bool:
 
 
 def choose(job: Job, workers: Mapping[WorkerId, Worker]) -> Worker | None:
-    """Return the least loaded, then cheapest, eligible worker with a free place."""
+    """Return the least loaded, then cheapest, eligible worker with a free place.
+
+    One that failed this job before comes last: it says itself how much it can take.
+    """
     best: Worker | None = None
-    best_rank: tuple[float, int, bytes] | None = None
+    best_rank: tuple[bool, float, int, bytes] | None = None
     for worker_id in job.wraps:
         worker = workers.get(worker_id)
         if worker is None or not worker.free or not eligible(job, worker):
             continue
-        rank = (len(worker.running) / worker.capacity, worker.description.price, worker_id)
+        load = len(worker.running) / worker.capacity
+        rank = (worker_id in job.lost_by, load, worker.description.price, worker_id)
         if best_rank is None or rank < best_rank:
             best, best_rank = worker, rank
     return best

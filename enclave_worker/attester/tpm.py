@@ -223,7 +223,7 @@ def _read_chain(path: Path) -> tuple[bytes, ...]:
     try:
         data = path.read_bytes()
         certificates = x509.load_pem_x509_certificates(data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, x509.InvalidVersion) as error:
         raise TpmUnavailableError(f"{path} holds no readable PEM certificates") from error
     if len(certificates) > limits.CERTIFICATES:
         raise TpmUnavailableError(f"{path} holds more than {limits.CERTIFICATES} certificates")

@@ -71,6 +71,10 @@ class EnclaveProcess:
         """Let it hang: it keeps its connections and answers nothing."""
         self.popen.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        """Let it go on where it hung."""
+        self.popen.send_signal(signal.SIGCONT)
+
     def terminate(self, timeout: float = 20.0) -> int:
         """Ask it to end and return its status."""
         self.popen.terminate()

@@ -1,0 +1,1 @@
+"""G1: what a coordinator, its network and its disk get to see of a job."""
