@@ -10,8 +10,8 @@ glibc's cache per thread, which takes blocks before they are overwritten, goes a
 (`PYTHONMALLOC=malloc` would let glibc do all of it. It costs more, and leaves the last 8 bytes of
 every other block, where a Python float has its value.)
 
-What it costs is in docs/worker.md. What is still kept is for `scrubbing`. Seen to be needed, part by
-part: tests/residue/test_removed_defences.py.
+What it costs is in docs/worker.md. What is still kept is for `scrubbing`. Seen to be needed, part
+by part: tests/residue/test_removed_defences.py.
 """
 
 import ctypes

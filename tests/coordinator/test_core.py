@@ -325,6 +325,8 @@ def test_what_every_worker_would_refuse_is_final(
     submit(client, worker)
     worker.decline(JOB, 1, code)
     assert client.refusals() == [code]
+    assert worker.take(Kind.ASSIGN)
+    client.acknowledge(JOB)
     assert jobs_known(broker) == {}
 
 
@@ -775,8 +777,11 @@ def test_an_absent_client_hears_of_the_refusal_when_it_returns(
     broker.tick(20_000)
     broker.tick(20_000)
     broker.restart()
-    client.reconnect()
-    assert client.refusals() == [RefusalCode.DEADLINE_PASSED]
+    for _ in range(2):
+        # Again and again: the connection on which it was said may have been broken already.
+        client.reconnect()
+        assert set(client.refusals()) == {RefusalCode.DEADLINE_PASSED}
+    client.acknowledge(JOB)
     assert list(broker.store.jobs()) == []
 
 

@@ -317,6 +317,9 @@ class HonestClient(Actor):
                 self._say_all(self.link.start(self._seconds))
             return
         wanted = self.jobs.get(header.job_id)
+        if wanted is None or wanted.accepted:
+            # Heard, now or before: until it is, the coordinator keeps the end of an accepted job.
+            self.say(Header(Kind.RESULT_ACK, header.job_id))
         if wanted is None:
             return
         if wanted.accepted and refusal.code is RefusalCode.DUPLICATE_JOB:

@@ -189,7 +189,7 @@ def run(minutes: float, seed: int) -> tuple[Gauge, Counter[str], Workload]:
     with site_on_a_small_disk() as site:
         soak = Soak(site, seed=seed)
         with Client(site.url, policy=load_policy(site.policy_file)) as client:
-            gauge, workload = Gauge(soak), Workload(client)
+            gauge, workload = Gauge(soak), Workload(client, disk_fills=True)
             began = time.monotonic()
             while (passed := (time.monotonic() - began) / 60) < minutes:
                 soak.quiet = passed > QUIET_PART * minutes
@@ -237,7 +237,7 @@ def main() -> int:
     arguments = parser.parse_args()
     gauge, faults, workload = run(arguments.minutes, arguments.seed)
     print(f"{workload.submitted} jobs, each right, proven and handed over once")
-    print(f"{faults.total()} faults:", dict(faults))
+    print(f"{faults.total()} faults:", dict(faults), f"{workload.refused} refused as spool-full")
     return 0 if report(gauge, workload.submitted, arguments.minutes) else 1
 
 

@@ -1,11 +1,13 @@
 """Defects that the fault tests found, each small and by itself."""
 
 import time
+from collections import deque
 
 import attrs
 import numpy as np
 import pytest
 
+from attestation.client.errors import JobRefusedError
 from attestation.policy.policy import CataloguePolicy
 from attestation.wire.control import ClientHello, RefusalCode
 from attestation.wire.frames import NO_JOB, Header, Kind
@@ -22,30 +24,39 @@ SEGMENTS = 6
 """More than fits into a message: inputs and outputs lie in the spool."""
 
 
-def acknowledged(coordinator: HonestCoordinator, job_id: bytes) -> int:
-    return [(header.kind, header.job_id) for header in coordinator.sent].count(
-        (Kind.RESULT_ACK, job_id)
-    )
+def connect(coordinator: HonestCoordinator) -> InMemoryClient:
+    any_catalogue = CataloguePolicy(accept_any=True, digests=())
+    policy = attrs.evolve(insecure_policy(), catalogue=any_catalogue)
+    return InMemoryClient(coordinator, policy)
+
+
+def acknowledged(
+    client: InMemoryClient, coordinator: HonestCoordinator, job_id: bytes, times: int
+) -> bool:
+    """Tell whether the client acknowledges that job for the `times`-th time, and no more."""
+    deadline = time.monotonic() + 5
+    count = -1
+    while count < times and time.monotonic() < deadline:
+        # The answer to a later question: by then what came before has been looked at.
+        client.jobs()
+        sent = [(header.kind, header.job_id) for header in coordinator.sent]
+        count = sent.count((Kind.RESULT_ACK, job_id))
+        if times == 0:
+            break
+    return count == times
 
 
 def test_a_result_that_is_delivered_again_in_segments_is_acknowledged_again() -> None:
     """Else its delivery waits for credit that nobody grants, and the coordinator keeps it."""
     coordinator = HonestCoordinator()
-    any_catalogue = CataloguePolicy(accept_any=True, digests=())
-    policy = attrs.evolve(insecure_policy(), catalogue=any_catalogue)
-    with InMemoryClient(coordinator, policy) as client:
+    with connect(coordinator) as client:
         job = client.submit("nn.affine", {"x": np.ones((2, 2))})
         job.result(30)
+        assert acknowledged(client, coordinator, job.job_id, 1)
         coordinator.to_client(Header(Kind.OUTPUT, job.job_id, 1, 0), b"segment")
-        # The answer to a later question: by then the segment has been looked at.
-        client.jobs()
-        deadline = time.monotonic() + 5
-        while acknowledged(coordinator, job.job_id) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert acknowledged(coordinator, job.job_id) == 2
+        assert acknowledged(client, coordinator, job.job_id, 2)
         coordinator.to_client(Header(Kind.OUTPUT, JOB, 1, 0), b"another client's")
-        client.jobs()
-        assert acknowledged(coordinator, JOB) == 0, "never ours: not ours to delete"
+        assert acknowledged(client, coordinator, JOB, 0), "never ours: not ours to delete"
 
 
 @pytest.fixture
@@ -93,6 +104,37 @@ def test_what_a_client_sends_while_it_says_hello_again_ends_none_of_its_jobs(
     give_outputs(worker, 1)
     worker.result(JOB, 1, count=SEGMENTS)
     assert worker.take(Kind.RECORDED)
+
+
+def test_the_end_of_an_accepted_job_is_said_until_it_was_heard(
+    broker: SimulatedBroker, client: SimulatedClient, worker: SimulatedWorker
+) -> None:
+    """The connection breaks while it is said: else the client waits until its deadline, a day."""
+    submit(client, worker, spooled=True)
+    client.vanish()
+    broker.inboxes[client.peer] = deque()
+    worker.decline(JOB, 1, RefusalCode.NOT_AUTHENTIC)
+    assert SpoolFile(JOB) not in broker.files, "its inputs are of no more use"
+    for _ in range(2):
+        broker.restart()
+        client.reconnect()
+        assert client.refusals() == [RefusalCode.NOT_AUTHENTIC]
+    client.acknowledge(JOB)
+    assert not list(broker.store.jobs())
+
+
+def test_a_refusal_that_is_said_again_is_acknowledged_again() -> None:
+    """The other half: without it the coordinator would keep and repeat it for days."""
+    coordinator = HonestCoordinator()
+    coordinator.dispatch = lambda _job_id, _record: None
+    with connect(coordinator) as client:
+        job = client.submit("nn.affine", {"x": np.ones((2, 2))})
+        assert job.wait_accepted(5)
+        for times in (1, 2):
+            coordinator.refuse(job.job_id, RefusalCode.ATTEMPTS_EXHAUSTED)
+            assert acknowledged(client, coordinator, job.job_id, times)
+        with pytest.raises(JobRefusedError):
+            job.result(5)
 
 
 def test_a_lease_that_cannot_be_stored_leaves_no_outputs_of_the_one_before(

@@ -1,0 +1,1 @@
+"""The coordinator's open port, attacked over real sockets."""
