@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test lint format bench docs fuzz soak lock audit sbom coverage clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+MINUTES ?= 10
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +47,27 @@ bench: install ## Sealed against plaintext, from one run; results go to bench-ou
 docs: install ## Redraw what docs/ shows of the code and the tests
 	@$(VENV)/bin/python -m tests.architecture.diagram --write
 	@$(VENV)/bin/python -m tests.attacks.write_table
+
+fuzz: install ## Search MINUTES for inputs that break a parser or a party
+	@$(VENV)/bin/python -m tests.fuzz.run --minutes $(MINUTES)
+
+soak: install ## Every fault at random for an hour, and whether anything grows
+	@$(VENV)/bin/python -m tests.faults.soak --minutes 60
+
+coverage: install ## Branch coverage of what decides: sealing, wire, the coordinator's core, the executor
+	@$(VENV)/bin/python -m coverage run --branch -m pytest -q -n 0 tests/sealing tests/wire \
+	    tests/coordinator tests/worker tests/properties
+	@$(VENV)/bin/python -m coverage report --fail-under=98 \
+	    --include='attestation/sealing/*,attestation/wire/*,coordinator/core/*,enclave_worker/executor.py'
+
+lock: install ## Write requirements.lock anew
+	@$(VENV)/bin/python -m tests.supply_chain.lock
+
+audit: install ## Ask for known vulnerabilities in what is locked
+	@$(VENV)/bin/python -m tests.supply_chain.audit
+
+sbom: install ## Write the bill of materials, sbom.json
+	@$(VENV)/bin/python -m cyclonedx_py environment --output-reproducible -o sbom.json $(VENV)/bin/python
 
 clean: ## Remove what the other targets made
 	@rm -rf $(VENV) build ./*.egg-info demo-output bench-output .pytest_cache .mypy_cache \
