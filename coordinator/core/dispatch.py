@@ -30,7 +30,7 @@ from coordinator.core.job import (
 from coordinator.core.lengths import Cursor
 from coordinator.core.peers import Client, Worker
 from coordinator.core.rules import sealed_segment
-from coordinator.core.scheduling import choose, eligible, suits
+from coordinator.core.scheduling import choose, eligible, present, suits
 from coordinator.core.timers import Alarm
 from coordinator.core.world import World
 
@@ -329,15 +329,13 @@ class Dispatch:
         """Whether a worker that is here, other than `but`, may still run `job`."""
         workers = self._world.workers
         return any(
-            worker_id != but and worker_id in workers and eligible(job, workers[worker_id])
-            for worker_id in job.wraps
+            worker_id != but and eligible(job, workers[worker_id])
+            for worker_id in present(job, workers)
         )
 
     def _usable(self, job: Job) -> bool:
         workers = self._world.workers
-        return any(
-            worker_id in workers and eligible(job, workers[worker_id]) for worker_id in job.wraps
-        )
+        return any(eligible(job, workers[each]) for each in present(job, workers))
 
     def ask_for_wraps(self, client: Client) -> None:
         """Ask the owner of stuck jobs to wrap their keys for workers that could run them."""

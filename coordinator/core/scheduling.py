@@ -27,6 +27,11 @@ def eligible(job: Job, worker: Worker) -> bool:
     )
 
 
+def present(job: Job, workers: Mapping[WorkerId, Worker]) -> set[WorkerId]:
+    """Return the workers that are here and have a wrap; takes the time of the fewer of both."""
+    return job.wraps.keys() & workers.keys()
+
+
 def suits(job: Job, worker: Worker) -> bool:
     """Return whether `worker` could run `job` if the client wrapped its key for it."""
     offer, record = worker.description, job.record
@@ -45,9 +50,9 @@ def choose(job: Job, workers: Mapping[WorkerId, Worker]) -> Worker | None:
     """
     best: Worker | None = None
     best_rank: tuple[bool, float, int, bytes] | None = None
-    for worker_id in job.wraps:
-        worker = workers.get(worker_id)
-        if worker is None or not worker.free or not eligible(job, worker):
+    for worker_id in present(job, workers):
+        worker = workers[worker_id]
+        if not worker.free or not eligible(job, worker):
             continue
         load = len(worker.running) / worker.capacity
         rank = (worker_id in job.lost_by, load, worker.description.price, worker_id)
