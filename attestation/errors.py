@@ -37,6 +37,15 @@ class SignatureInvalidError(VerificationError):
     code = "signature-invalid"
 
 
+class MissingError(VerificationError):
+    """Something that this side would have to supply is missing: no word about the Evidence itself.
+
+    Refusals below it are *unverifiable*, all others *contraindicated*. Supply it and try again.
+    """
+
+    code = "missing"
+
+
 class EvidenceRefusedError(VerificationError):
     """The Appraisal Policy does not accept this Evidence. `result` lists the checks that failed."""
 

@@ -85,6 +85,18 @@ CERTIFICATE_BYTES: Final = 16 * KIB
 CERTIFICATES: Final = 16
 """Certificates in one chain or bundle."""
 
+CRL_BYTES: Final = 4 * MIB
+"""One revocation list; Intel's largest in use has 130 KiB."""
+
+COLLATERAL_ITEM_BYTES: Final = 4 * MIB
+"""One item of collateral."""
+
+COLLATERAL_ITEMS: Final = 1024
+"""Items of one bundle: RIMs and OCSP answers of a few products, lists of every vendor."""
+
+COLLATERAL_BYTES: Final = 32 * MIB
+"""A whole bundle of collateral."""
+
 KEYSET_BYTES: Final = 8 * KIB
 """A canonical key set: the hybrid KEM key is 1,216 bytes, an ML-DSA-65 key would be 1,952."""
 
@@ -99,6 +111,9 @@ NONCE_BYTES: Final = 32
 
 POLICY_BYTES: Final = 256 * KIB
 """A policy file."""
+
+POLICY_ENTRIES: Final = 4096
+"""Entries of one list in a policy."""
 
 TPM_STRUCTURE_BYTES: Final = 2 * KIB
 """One marshalled TPM structure; the largest in use, an RSA-4096 public area, takes 560 bytes."""

@@ -1,20 +1,15 @@
 """Run numbered steps, turn what they raise into `Check`s, and never lose one."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from attrs import frozen
 
-from attestation.appraisal.refusals import ReferenceValuesMissingError
-from attestation.appraisal.result import NOT_REACHED, OK, Check, Tier
-from attestation.endorsements.tpm import KeyNotEndorsedError
-from attestation.errors import DecodeError, LocalProtocolError, VerificationError
+from attestation.appraisal.result import NOT_REACHED, OK, Check, Question, Tier
+from attestation.errors import DecodeError, LocalProtocolError, MissingError, VerificationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_UNVERIFIABLE: Final = (KeyNotEndorsedError, ReferenceValuesMissingError)
-"""Something that this side would have to supply is missing: no word about the Evidence itself."""
 
 
 class CannotContinueError(Exception):
@@ -29,17 +24,35 @@ class Weakness:
     detail: str
 
 
+@frozen
+class Step:
+    """A numbered step of docs/appraisal.md before it is run."""
+
+    name: str
+    question: Question
+
+    @classmethod
+    def authentic(cls, name: str) -> Self:
+        """Name a step about whether genuine hardware signed this."""
+        return cls(name, Question.AUTHENTIC)
+
+    @classmethod
+    def acceptable(cls, name: str) -> Self:
+        """Name a step about whether the policy wants what was signed."""
+        return cls(name, Question.ACCEPTABLE)
+
+
 class Checklist:
     """The steps of one appraisal, in order; a step that is not run is `not-reached`."""
 
     def __init__(self) -> None:
         """Start with no steps: `announce` says which there are."""
-        self._names: list[str] = []
+        self._steps: list[Step] = []
         self._checks: list[Check] = []
 
-    def announce(self, names: Sequence[str]) -> None:
+    def announce(self, steps: Sequence[Step]) -> None:
         """Append steps to the list of those that must be run."""
-        self._names += names
+        self._steps += steps
 
     def run(self, step: Callable[P, str | Weakness], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run the next step: it returns its finding, or raises what it refuses."""
@@ -65,18 +78,26 @@ class Checklist:
 
     def finish(self) -> tuple[Check, ...]:
         """Return one check for every step that was announced."""
-        while len(self._checks) < len(self._names):
+        while len(self._checks) < len(self._steps):
             self._record(Tier.UNVERIFIABLE, NOT_REACHED, "an earlier step makes it meaningless")
         return tuple(self._checks)
 
     def _refuse(self, error: DecodeError | VerificationError) -> None:
-        tier = Tier.UNVERIFIABLE if isinstance(error, _UNVERIFIABLE) else Tier.CONTRAINDICATED
+        tier = Tier.UNVERIFIABLE if isinstance(error, MissingError) else Tier.CONTRAINDICATED
         self._record(tier, error.code, str(error))
 
     def _record(self, tier: Tier, code: str, detail: str) -> None:
-        number = len(self._checks) + 1
-        if number > len(self._names):
+        done = len(self._checks)
+        if done == len(self._steps):
             raise LocalProtocolError("a step that was not announced")
+        step = self._steps[done]
         self._checks.append(
-            Check(number=number, name=self._names[number - 1], tier=tier, code=code, detail=detail)
+            Check(
+                number=done + 1,
+                name=step.name,
+                question=step.question,
+                tier=tier,
+                code=code,
+                detail=detail,
+            )
         )

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
+from attestation.endorsements.collateral import Collateral
 from attestation.evidence.binding import report_data
 from attestation.evidence.bundle import EvidenceBundle
 from attestation.evidence.keyset import KeySet
@@ -22,6 +23,7 @@ class Case:
     bundle: EvidenceBundle
     keyset: KeySet
     policy: Policy
+    collateral: Collateral
     now: datetime
 
     def report_data(self) -> bytes:

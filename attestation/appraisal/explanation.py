@@ -4,30 +4,25 @@ from collections.abc import Iterator, Mapping
 from inspect import cleandoc
 from typing import Final
 
-from attestation.appraisal import refusals
+import attestation.appraisal.verifier  # noqa: F401 - loads every refusal that is explained
 from attestation.appraisal.result import AttestationResult, Check
-from attestation.endorsements.chains import ChainInvalidError
-from attestation.endorsements.tpm import CertificateMismatchError, KeyNotEndorsedError
 from attestation.errors import DecodeError, EnclaveError, SignatureInvalidError, VerificationError
 
-_ELSEWHERE: Final[tuple[type[EnclaveError], ...]] = (
-    DecodeError,
-    SignatureInvalidError,
-    ChainInvalidError,
-    KeyNotEndorsedError,
-    CertificateMismatchError,
-)
+_PACKAGES: Final = ("attestation.appraisal.", "attestation.endorsements.")
+
+
+def _refusals(kind: type[EnclaveError]) -> Iterator[type[EnclaveError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _refusals(below)
 
 
 def _advice() -> dict[str, str]:
-    kinds: list[type[EnclaveError]] = [
-        value
-        for value in vars(refusals).values()
-        if isinstance(value, type)
-        and issubclass(value, VerificationError)
-        and value.__module__ == refusals.__name__
+    kinds: list[type[EnclaveError]] = [DecodeError, SignatureInvalidError]
+    kinds += [
+        kind for kind in _refusals(VerificationError) if kind.__module__.startswith(_PACKAGES)
     ]
-    return {kind.code: _first_paragraph(kind) for kind in [*kinds, *_ELSEWHERE]}
+    return {kind.code: _first_paragraph(kind) for kind in kinds}
 
 
 def _first_paragraph(kind: type[EnclaveError]) -> str:

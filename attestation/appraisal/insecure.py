@@ -2,12 +2,16 @@
 
 from typing import Final
 
-from attestation.appraisal.checklist import Checklist, Weakness
+from attestation.appraisal.checklist import Checklist, Step, Weakness
 from attestation.appraisal.claims import Case, Claims
 from attestation.appraisal.refusals import BindingMismatchError, InsecureRefusedError
 from attestation.evidence.insecure import InsecureEvidence
 
-STEPS: Final = ("format", "binding", "hardware")
+STEPS: Final = (
+    Step.authentic("format"),
+    Step.authentic("binding"),
+    Step.authentic("hardware"),
+)
 
 
 def appraise(case: Case, checks: Checklist) -> Claims:

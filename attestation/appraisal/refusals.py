@@ -3,7 +3,7 @@
 Steps raise these; the verifier turns them into `Check`s, so none of them reaches a caller.
 """
 
-from attestation.errors import VerificationError
+from attestation.errors import MissingError, VerificationError
 
 
 class KindUnknownError(VerificationError):
@@ -129,7 +129,7 @@ class PcrNotAcceptedError(VerificationError):
     code = "pcr-not-accepted"
 
 
-class ReferenceValuesMissingError(VerificationError):
+class ReferenceValuesMissingError(MissingError):
     """The policy names no PCR at all, and absent means no. Add Reference Values under tpm.pcrs."""
 
     code = "reference-values-missing"

@@ -36,6 +36,15 @@ class Tier(StrEnum):
         return self in (Tier.AFFIRMING, Tier.WARNING)
 
 
+class Question(StrEnum):
+    """What a check helps to answer: an auditor wants the first even where the second is no."""
+
+    AUTHENTIC = "authentic"
+    """Did genuine hardware sign exactly this? Signatures, chains, revocation, windows, binding."""
+    ACCEPTABLE = "acceptable"
+    """Does the Appraisal Policy want what it says? Measurements, versions, TCB, debug, products."""
+
+
 _SEVERITY: Final = {tier: rank for rank, tier in enumerate(Tier)}
 
 
@@ -45,6 +54,7 @@ class Check:
 
     number: int
     name: str
+    question: Question
     tier: Tier
     code: str
     detail: str
@@ -54,6 +64,7 @@ class Check:
         return {
             "number": self.number,
             "name": self.name,
+            "question": self.question.value,
             "tier": self.tier.value,
             "code": self.code,
             "detail": self.detail,

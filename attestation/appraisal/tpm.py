@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from attestation.appraisal.checklist import Checklist
+from attestation.appraisal.checklist import Checklist, Step
 from attestation.appraisal.claims import Case, Claims
 from attestation.appraisal.refusals import (
     BindingMismatchError,
@@ -41,17 +41,17 @@ from attestation.evidence.tpm import (
     Signature,
     TpmEvidence,
 )
-from attestation.policy.policy import TpmPolicy
+from attestation.policy.tpm import TpmPolicy
 
 STEPS: Final = (
-    "format",
-    "quote",
-    "binding",
-    "attestation key",
-    "signature",
-    "endorsement",
-    "PCR values",
-    "reference values",
+    Step.authentic("format"),
+    Step.authentic("quote"),
+    Step.authentic("binding"),
+    Step.authentic("attestation key"),
+    Step.authentic("signature"),
+    Step.authentic("endorsement"),
+    Step.authentic("PCR values"),
+    Step.acceptable("reference values"),
 )
 
 _REQUIRED: Final = (

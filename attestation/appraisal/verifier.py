@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from attestation import limits
 from attestation.appraisal import insecure, tpm
-from attestation.appraisal.checklist import CannotContinueError, Checklist
+from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
 from attestation.appraisal.claims import Case, Claims
 from attestation.appraisal.refusals import (
     CatalogueNotAcceptedError,
@@ -27,6 +27,7 @@ from attestation.appraisal.refusals import (
 )
 from attestation.appraisal.result import AttestationResult
 from attestation.encoding.digests import Label, digest
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import LocalProtocolError, VerificationError
 from attestation.evidence.binding import FreshnessProof
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
@@ -38,16 +39,16 @@ from attestation.policy.policy import Policy
 Appraiser: TypeAlias = Callable[[Case, Checklist], Claims]
 
 STEPS: Final = (
-    "kind",
-    "key set",
-    "key set window",
-    "key set lifetime",
-    "catalogue",
-    "freshness",
-    "GPU evidence",
+    Step.acceptable("kind"),
+    Step.authentic("key set"),
+    Step.authentic("key set window"),
+    Step.acceptable("key set lifetime"),
+    Step.acceptable("catalogue"),
+    Step.authentic("freshness"),
+    Step.acceptable("GPU evidence"),
 )
 
-KINDS: Final[Mapping[str, tuple[tuple[str, ...], Appraiser]]] = {
+KINDS: Final[Mapping[str, tuple[tuple[Step, ...], Appraiser]]] = {
     TPM: (tpm.STEPS, tpm.appraise),
     INSECURE: (insecure.STEPS, insecure.appraise),
 }
@@ -68,11 +69,13 @@ def appraise(
     nonce: bytes | None,
     path: FreshnessProof | None,
     now: datetime,
+    collateral: Collateral = NO_COLLATERAL,
 ) -> AttestationResult:
     """Judge `bundle` at `now`; a bad verdict is a result, not an exception.
 
     `nonce` is the caller's own Challenge and `path` the proof that came with the Evidence. Without
-    a nonce, freshness is judged by age.
+    a nonce, freshness is judged by age. What a kind needs of `collateral` and does not find there
+    is *unverifiable*.
     """
     if now.tzinfo is None:
         raise LocalProtocolError("an appraisal needs a time with its time zone")
@@ -82,8 +85,8 @@ def appraise(
     claims: Claims = {}
     try:
         # (1) The policy accepts this kind, and we can appraise it.
-        names, appraiser = checks.need("accepted by the policy", _kind, bundle, policy)
-        checks.announce(names)
+        steps, appraiser = checks.need("accepted by the policy", _kind, bundle, policy)
+        checks.announce(steps)
         # (2) The key set parses.
         keyset = checks.need("well formed", KeySet.from_bytes, bundle.keyset)
         # (3) It is alive at `now`, (4) for no longer than the policy allows.
@@ -96,7 +99,7 @@ def appraise(
         # (7) There is no GPU Evidence that nobody would look at.
         checks.run(_gpu, bundle)
         # (8...) What this kind is made of.
-        case = Case(bundle=bundle, keyset=keyset, policy=policy, now=now)
+        case = Case(bundle=bundle, keyset=keyset, policy=policy, collateral=collateral, now=now)
         claims = appraiser(case, checks)
     except CannotContinueError:
         pass  # the step that failed is on the list, and the rest will be as not reached
@@ -115,20 +118,32 @@ def appraise(
 
 
 def appraise_record(
-    record: EvidenceRecord, *, policy: Policy, nonce: bytes | None, now: datetime
+    record: EvidenceRecord,
+    *,
+    policy: Policy,
+    nonce: bytes | None,
+    now: datetime,
+    collateral: Collateral = NO_COLLATERAL,
 ) -> AttestationResult:
     """Judge an evidence file; raises `EvidenceFileError` and, for its bundle, `DecodeError`.
 
     The nonce in the file is not used as the Challenge: only the caller knows what he asked.
     """
     bundle = EvidenceBundle.from_bytes(record.bundle)
-    result = appraise(bundle, policy=policy, nonce=nonce, path=record.proof(), now=now)
+    result = appraise(
+        bundle,
+        policy=policy,
+        nonce=nonce,
+        path=record.proof(),
+        now=now,
+        collateral=collateral,
+    )
     if result.catalogue_digest not in (None, digest(Label.CATALOGUE, record.catalogue)):
         raise EvidenceFileError("the catalogue is not the one that the key set names")
     return result
 
 
-def _kind(bundle: EvidenceBundle, policy: Policy) -> tuple[tuple[str, ...], Appraiser]:
+def _kind(bundle: EvidenceBundle, policy: Policy) -> tuple[tuple[Step, ...], Appraiser]:
     known = KINDS.get(bundle.kind)
     if known is None:
         raise KindUnknownError(f"evidence of kind {bundle.kind!r}")

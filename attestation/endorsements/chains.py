@@ -5,8 +5,9 @@ go wrong. A pinned certificate is an anchor even when it is an intermediate one,
 can pin less than a vendor's whole hierarchy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -28,8 +29,25 @@ class ChainNotAnchoredError(VerificationError):
     code = "chain-not-anchored"
 
 
+class CertificateExpiredError(ChainInvalidError):
+    """A certificate of the chain has expired at that time. Appraise as of when it was used."""
+
+    code = "certificate-expired"
+
+
+class CertificateNotYetValidError(ChainInvalidError):
+    """A certificate of the chain begins in the future. Compare the time given with the record's."""
+
+    code = "certificate-not-yet-valid"
+
+
 # X509_V_ERR_*: the path ends without having met an anchor, and nothing in it is wrong.
 _NO_ANCHOR = frozenset({2, 18, 19, 20, 21})
+_REFUSALS: Final[Mapping[int, type[VerificationError]]] = {
+    **dict.fromkeys(_NO_ANCHOR, ChainNotAnchoredError),
+    9: CertificateNotYetValidError,
+    10: CertificateExpiredError,
+}
 
 
 _NOT_A_CERTIFICATE = (
@@ -80,8 +98,6 @@ def verify_chain(
         leaf, *intermediates = [crypto.X509.from_cryptography(entry) for entry in certificates]
         crypto.X509StoreContext(store, leaf, intermediates).verify_certificate()
     except crypto.X509StoreContextError as error:
-        number = error.errors[0]
-        refusal = ChainNotAnchoredError if number in _NO_ANCHOR else ChainInvalidError
-        raise refusal(str(error)) from error
+        raise _REFUSALS.get(error.errors[0], ChainInvalidError)(str(error)) from error
     except crypto.Error as error:  # OpenSSL reads a few certificates more strictly
         raise ChainInvalidError("a certificate that OpenSSL does not read") from error

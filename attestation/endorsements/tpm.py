@@ -18,7 +18,7 @@ from attestation.endorsements.chains import (
     parse_certificate,
     verify_chain,
 )
-from attestation.errors import VerificationError
+from attestation.errors import MissingError, VerificationError
 from attestation.evidence.tpm import Public
 
 _AK_PURPOSES: Final = frozenset(
@@ -29,7 +29,7 @@ _AK_PURPOSES: Final = frozenset(
 )
 
 
-class KeyNotEndorsedError(VerificationError):
+class KeyNotEndorsedError(MissingError):
     """Nobody that the policy names vouches for the attestation key. Pin its root or the key."""
 
     code = "ak-not-endorsed"

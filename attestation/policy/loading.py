@@ -5,17 +5,13 @@ somebody's idea of "any": all three are refused here rather than interpreted.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from typing import Any, Final
 
 from attestation import limits
 from attestation.errors import PolicyError
 from attestation.evidence import insecure, tpm
-from attestation.evidence.tpm import PcrBank
 from attestation.identifiers import Digest
 from attestation.policy.locations import Locations
 from attestation.policy.policy import (
@@ -23,18 +19,21 @@ from attestation.policy.policy import (
     EvidencePolicy,
     KeyPolicy,
     Policy,
-    TpmPolicy,
 )
 from attestation.policy.section import Section
+from attestation.policy.tpm import read_tpm
+from attestation.policy.values import read_digest
 
 VERSION: Final = 1
 ANY: Final = "any"
 KINDS: Final = (tpm.KIND, insecure.KIND)
 
-_BANKS: Final = (PcrBank.SHA256, PcrBank.SHA384)
-_PCRS: Final = 24
+_TABLES: Final[Mapping[str, Callable[[Section], Any]]] = {
+    "tpm": read_tpm,
+}
+"""The table of each kind, named like the kind and like the member of `Policy`."""
+
 _AGE_SECONDS: Final = 10 * 365 * 24 * 3600
-_SHA256: Final = "sha256:"
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -73,13 +72,20 @@ def _policy(section: Section) -> Policy:
     evidence = _evidence(section.take_section("evidence"))
     keys = _keys(section.take_section("keys"))
     catalogue = _catalogue(section.take_section("catalogue"))
-    tpm_policy = None
-    if tpm.KIND in evidence.kinds:
-        tpm_policy = _tpm(section.take_section("tpm"))
-    elif "tpm" in section.values:
-        raise section.error("tpm", 'is there although evidence.kinds does not name "tpm"')
+    tables = {
+        table: read(section.take_section(table))
+        for table, read in _TABLES.items()
+        if _wanted(section, table, evidence)
+    }
     section.finish()
-    return Policy(evidence=evidence, keys=keys, catalogue=catalogue, tpm=tpm_policy)
+    return Policy(evidence=evidence, keys=keys, catalogue=catalogue, **tables)
+
+
+def _wanted(section: Section, table: str, evidence: EvidencePolicy) -> bool:
+    kind = table.replace("_", "-")
+    if kind not in evidence.kinds and table in section.values:
+        raise section.error(table, f'is there although evidence.kinds does not name "{kind}"')
+    return kind in evidence.kinds
 
 
 def _evidence(section: Section) -> EvidencePolicy:
@@ -111,77 +117,14 @@ def _catalogue(section: Section) -> CataloguePolicy:
     if accept_any:
         section.take("digests")
     else:
-        digests = section.take_list("digests", _digest)
+        digests = section.take_list("digests", read_digest)
     section.finish()
     return CataloguePolicy(
         accept_any=accept_any, digests=tuple(sorted(Digest(entry) for entry in digests))
     )
 
 
-def _tpm(section: Section) -> TpmPolicy:
-    bank = section.take("pcr_bank")
-    if bank not in [known.value for known in _BANKS]:
-        raise section.error("pcr_bank", 'is neither "sha256" nor "sha384"')
-    roots: list[bytes] = []
-    keys: list[bytes] = []
-    if "roots" not in section.values and "attestation_keys" not in section.values:
-        raise section.error("", "has neither roots nor attestation_keys")
-    if "roots" in section.values:
-        groups = section.take_list("roots", lambda path: _certificates(section.directory / path))
-        roots = [der for group in groups for der in group]
-    if "attestation_keys" in section.values:
-        keys = section.take_list("attestation_keys", _digest)
-    pcrs = _pcrs(section.take_section("pcrs"), PcrBank(bank))
-    section.finish()
-    return TpmPolicy(
-        pcr_bank=PcrBank(bank),
-        pcrs=pcrs,
-        roots=tuple(sorted(set(roots))),
-        attestation_keys=tuple(sorted(keys)),
-    )
-
-
-def _pcrs(section: Section, bank: PcrBank) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
-    if not section.values:
-        raise section.error("", "names no PCR, which accepts nothing")
-    pcrs = []
-    for key in list(section.values):
-        if key not in _PCR_NAMES:
-            raise section.error(key, f"is not a PCR from 0 to {_PCRS - 1}")
-        values = section.take_list(key, lambda value: _hex(value, bank.digest_bytes))
-        pcrs.append((int(key), tuple(sorted(values))))
-    return tuple(sorted(pcrs))
-
-
-_PCR_NAMES: Final = frozenset(str(index) for index in range(_PCRS))
-
-
 def _kind(value: str) -> str:
     if value not in KINDS:
         raise ValueError(f"{value!r} is not a kind of evidence ({', '.join(KINDS)})")
     return value
-
-
-def _digest(value: str) -> bytes:
-    if not value.startswith(_SHA256):
-        raise ValueError(f"{value!r} does not start with {_SHA256!r}")
-    return _hex(value.removeprefix(_SHA256), 32)
-
-
-def _hex(value: str, size: int) -> bytes:
-    # bytes.fromhex skips blanks; a value that only looks like the one reviewed must not pass.
-    if len(value) != 2 * size or not set(value) <= set("0123456789abcdef"):
-        raise ValueError(f"{value!r} is not {size} bytes in lower-case hexadecimal")
-    return bytes.fromhex(value)
-
-
-def _certificates(path: Path) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limits.POLICY_BYTES)
-        certificates = x509.load_pem_x509_certificates(data)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, x509.InvalidVersion) as error:
-        raise ValueError(f"{path} holds no PEM certificate") from error
-    return [entry.public_bytes(serialization.Encoding.DER) for entry in certificates]

@@ -16,15 +16,11 @@ from attestation.encoding.record import (
     octets,
     optional,
     record,
-    row,
     text,
     uint,
-    word,
 )
-from attestation.evidence.tpm import PcrBank
 from attestation.identifiers import DIGEST_BYTES, Digest
-
-_ENTRIES = 4096
+from attestation.policy.tpm import TpmPolicy
 
 
 @frozen(kw_only=True)
@@ -51,7 +47,9 @@ class CataloguePolicy(Record):
     """Which kernel catalogues a worker may run. `accept_any` is written `digests = "any"`."""
 
     accept_any: bool = item(boolean())
-    digests: tuple[Digest, ...] = item(array(octets(exactly=DIGEST_BYTES), limit=_ENTRIES))
+    digests: tuple[Digest, ...] = item(
+        array(octets(exactly=DIGEST_BYTES), limit=limits.POLICY_ENTRIES)
+    )
 
     def accepts(self, catalogue_digest: Digest) -> bool:
         """Whether this catalogue is named."""
@@ -59,26 +57,8 @@ class CataloguePolicy(Record):
 
 
 @frozen(kw_only=True)
-class TpmPolicy(Record):
-    """Reference Values for PCRs, and who may vouch for an attestation key.
-
-    `pcrs` lists for each PCR the values it may have; `roots` are DER certificates and
-    `attestation_keys` SHA-256 digests of SubjectPublicKeyInfo. One of the two is enough.
-    """
-
-    pcr_bank: PcrBank = item(word(PcrBank))
-    pcrs: tuple[tuple[int, tuple[bytes, ...]], ...] = item(
-        array(row(uint(31), array(octets(limit=64), limit=_ENTRIES)), limit=32)
-    )
-    roots: tuple[bytes, ...] = item(
-        array(octets(limit=limits.CERTIFICATE_BYTES), limit=limits.CERTIFICATES)
-    )
-    attestation_keys: tuple[bytes, ...] = item(array(octets(exactly=DIGEST_BYTES), limit=_ENTRIES))
-
-
-@frozen(kw_only=True)
 class Policy(Record):
-    """One Appraisal Policy. `tpm` is None where the policy does not accept that kind."""
+    """One Appraisal Policy. A kind that it does not accept has None where its values would be."""
 
     VERSION = 1
     LIMIT = 4 * limits.POLICY_BYTES
@@ -86,7 +66,7 @@ class Policy(Record):
     evidence: EvidencePolicy = item(record(EvidencePolicy))
     keys: KeyPolicy = item(record(KeyPolicy))
     catalogue: CataloguePolicy = item(record(CataloguePolicy))
-    tpm: TpmPolicy | None = item(optional(record(TpmPolicy)))
+    tpm: TpmPolicy | None = item(optional(record(TpmPolicy)), default=None)
 
     def digest(self) -> Digest:
         """Return the digest of the values, whatever the file that they came from looks like."""

@@ -290,14 +290,20 @@ def test_a_certificate_for_another_purpose_is_refused(
     assert codes(window.judge(window.bundle(shown.collect), policy)) == ["ak-certificate-mismatch"]
 
 
-@pytest.mark.parametrize("shift", [-timedelta(days=1), AK_LIFE + timedelta(days=1)])
+@pytest.mark.parametrize(
+    ("shift", "code"),
+    [
+        (-timedelta(days=1), "certificate-not-yet-valid"),
+        (AK_LIFE + timedelta(days=1), "certificate-expired"),
+    ],
+)
 def test_a_certificate_outside_its_life_is_refused_at_that_time(
-    shift: timedelta, tpm: SimulatedTpm, policy: Policy
+    shift: timedelta, code: str, tpm: SimulatedTpm, policy: Policy
 ) -> None:
     now = BEGINNING + shift
     window = Window(keyset=draw_keyset(now=now))
     result = window.judge(window.bundle(tpm.collect), policy, now=now)
-    assert codes(result) == ["chain-invalid"]
+    assert codes(result) == [code]
 
 
 def test_garbage_instead_of_a_certificate_is_malformed(tpm: SimulatedTpm, policy: Policy) -> None:

@@ -14,6 +14,7 @@ from attestation.appraisal.result import (
     NOT_REACHED,
     AttestationResult,
     Check,
+    Question,
     RecipientKey,
     Tier,
 )
@@ -267,7 +268,9 @@ def test_a_result_without_checks_is_not_accepted() -> None:
 @pytest.mark.parametrize("tier", [Tier.UNVERIFIABLE, Tier.CONTRAINDICATED])
 def test_one_bad_check_among_good_ones_refuses(tier: Tier) -> None:
     good = judge(insecure_bundle())
-    bad = Check(number=99, name="extra", tier=tier, code="extra", detail="")
+    bad = Check(
+        number=99, name="extra", question=Question.ACCEPTABLE, tier=tier, code="extra", detail=""
+    )
     result = attrs.evolve(good, checks=(bad, *good.checks))
     assert result.tier is tier
     with pytest.raises(EvidenceRefusedError):

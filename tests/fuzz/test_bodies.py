@@ -13,7 +13,8 @@ import attestation
 import coordinator
 import enclave_worker
 from attestation.encoding.record import Record
-from attestation.policy.policy import CataloguePolicy, EvidencePolicy, KeyPolicy, Policy, TpmPolicy
+from attestation.policy.policy import CataloguePolicy, EvidencePolicy, KeyPolicy, Policy
+from attestation.policy.tpm import TpmPolicy
 from tests.fuzz.bodies import REACHED, RECORDS
 from tests.fuzz.corpus import seeds
 from tests.fuzz.registry import BODIES

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from attestation.appraisal import insecure, tpm, verifier
+from attestation.appraisal.checklist import Step
 from attestation.appraisal.explanation import ADVICE
 from attestation.policy.loading import parse_policy
 from tests.simulators.vendor import Operator, pem
@@ -29,11 +30,11 @@ def test_every_code_of_a_refusal_is_documented(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "names"), [(1, verifier.STEPS), (8, tpm.STEPS), (8, insecure.STEPS)]
+    ("first", "steps"), [(1, verifier.STEPS), (8, tpm.STEPS), (8, insecure.STEPS)]
 )
 def test_steps_carry_the_numbers_of_the_documentation(
-    first: int, names: tuple[str, ...], repository: Path
+    first: int, steps: tuple[Step, ...], repository: Path
 ) -> None:
     page = (repository / "docs/appraisal.md").read_text()
-    for number, name in enumerate(names, start=first):
+    for number, name in enumerate((step.name for step in steps), start=first):
         assert re.search(rf"^\| {number} \| {name}\b", page, re.MULTILINE), (number, name)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from attestation.appraisal.result import AttestationResult, Check, RecipientKey, Tier
+from attestation.appraisal.result import AttestationResult, Check, Question, RecipientKey, Tier
 from attestation.encoding.digests import Label, digest
 from attestation.errors import (
     DecodeError,
@@ -47,7 +47,16 @@ def result(public: bytes = PUBLIC, tier: Tier = Tier.AFFIRMING) -> AttestationRe
         catalogue_digest=Digest(bytes(32)),
     )
     return AttestationResult(
-        checks=(Check(number=1, name="format", tier=tier, code="ok", detail=""),),
+        checks=(
+            Check(
+                number=1,
+                name="format",
+                question=Question.AUTHENTIC,
+                tier=tier,
+                code="ok",
+                detail="",
+            ),
+        ),
         kind="insecure",
         insecure=True,
         keyset=keyset,

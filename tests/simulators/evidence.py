@@ -19,8 +19,8 @@ from attestation.policy.policy import (
     EvidencePolicy,
     KeyPolicy,
     Policy,
-    TpmPolicy,
 )
+from attestation.policy.tpm import TpmPolicy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 CATALOGUE = b"a catalogue"

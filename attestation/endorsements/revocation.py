@@ -1,0 +1,90 @@
+"""Certificate revocation lists: signed by the issuer, inside their window, and naming serials.
+
+A list that is missing is not a list that is empty: both `RevocationMissingError` and
+`RevocationStaleError` refuse unless the policy says that revocation data may be absent.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from attestation import limits
+from attestation.errors import DecodeError, LocalProtocolError, MissingError, VerificationError
+
+_PEM_MARK = b"-----BEGIN"
+
+
+class RevocationMissingError(MissingError):
+    """No revocation list of the issuer was given. Gather collateral, then appraise again."""
+
+    code = "revocation-missing"
+
+
+class RevocationStaleError(VerificationError):
+    """The issuer's revocation list is outside its window at that time. Gather a current one."""
+
+    code = "revocation-stale"
+
+
+class RevokedError(VerificationError):
+    """The issuer has revoked a certificate. Do not trust what it signed."""
+
+    code = "certificate-revoked"
+
+
+@lru_cache(maxsize=256)
+def parse_crl(data: bytes) -> x509.CertificateRevocationList:
+    """Parse a DER or PEM list, or raise `DecodeError`."""
+    if len(data) > limits.CRL_BYTES:
+        raise DecodeError(f"a revocation list of {len(data)} bytes")
+    load = x509.load_pem_x509_crl if data.startswith(_PEM_MARK) else x509.load_der_x509_crl
+    try:
+        crl = load(data)
+        _ = (crl.extensions, crl.next_update_utc, crl.signature_hash_algorithm)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        raise DecodeError(f"not a revocation list that can be read ({error})") from error
+    return crl
+
+
+def check_not_revoked(
+    certificate: x509.Certificate,
+    *,
+    issuer: x509.Certificate,
+    crls: Sequence[bytes],
+    now: datetime,
+) -> None:
+    """Check `certificate` against the lists that `issuer` signed; at least one must be current.
+
+    Lists of other issuers are passed over: a bundle holds those of several vendors. Raises
+    `RevokedError`, `RevocationStaleError` or `RevocationMissingError`.
+    """
+    if now.tzinfo is None:
+        raise LocalProtocolError("a verification time without time zone")
+    own = [crl for crl in map(parse_crl, crls) if _signed_by(crl, issuer)]
+    if not own:
+        raise RevocationMissingError("no revocation list of the certificate's issuer")
+    for crl in own:
+        # A revocation stays one when the list that says so has become old.
+        if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+            raise RevokedError(f"serial {certificate.serial_number:x}")
+    if not any(_current(crl, now) for crl in own):
+        raise RevocationStaleError("no revocation list of the issuer is valid at that time")
+
+
+def _signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    return crl.issuer == issuer.subject and _signature_holds(crl, issuer)
+
+
+@lru_cache(maxsize=256)
+def _signature_holds(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+        return False
+
+
+def _current(crl: x509.CertificateRevocationList, now: datetime) -> bool:
+    return crl.next_update_utc is not None and (crl.last_update_utc <= now <= crl.next_update_utc)
