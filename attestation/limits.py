@@ -36,8 +36,9 @@ FRAMES_PER_MESSAGE: Final = 64
 CONTROL_BYTES: Final = 1 * MIB
 """One control body (submit record, listing, announcement)."""
 
-INLINE_BYTES: Final = 256 * KIB
-"""Sealed bytes that travel inside the submit or result message instead of being streamed."""
+INLINE_BYTES: Final = 2 * MIB
+"""Sealed bytes that travel inside the submit or result message instead of being streamed: asking for
+credit first costs a round trip, which below this is more than the bytes do."""
 
 INLINE_SEGMENTS: Final = 32
 """Segments that travel inside one message; with the fixed frames it stays under the frame limit."""
@@ -67,6 +68,9 @@ SEGMENT_BYTES_MAX: Final = 16 * MIB
 
 PROGRAM_STEPS: Final = 256
 """Kernels in one program."""
+
+ITEMS_PER_JOB: Final = 4096
+"""Runs of one program that travel as one job: more would make the others wait for its turn."""
 
 PROGRAM_BYTES: Final = 256 * KIB
 """A canonical program."""
@@ -121,6 +125,54 @@ TPM_STRUCTURE_BYTES: Final = 2 * KIB
 TPM_PCRS: Final = 128
 """PCR values in one piece of Evidence: four banks of 32."""
 
+INTEL_QUOTE_BYTES: Final = 64 * KIB
+"""An Intel quote with its certificates: 5 KiB, or 8,000 bytes where a cloud pads it."""
+
+INTEL_COLLATERAL_BYTES: Final = 1 * MIB
+"""One item of Intel collateral: 20 KiB in use, and room for a revocation list of 130 KiB in hex."""
+
+INTEL_TCB_LEVELS: Final = 1024
+"""TCB levels of one platform; the longest list in use has 20."""
+
+SNP_CERTIFICATE_TABLE_BYTES: Final = 64 * KIB
+"""The certificate table of an extended report: a chain and a revocation list take 10 KiB."""
+
+EVENT_LOG_BYTES: Final = 512 * KIB
+"""The log of a measured boot; a Windows machine writes 100 KiB, Linux with GRUB 40."""
+
+EVENT_LOG_EVENTS: Final = 8192
+"""Events of one log: GRUB measures every command, which makes a few hundred."""
+
+HCL_REPORT_BYTES: Final = 16 * KIB
+"""An Azure paravisor's report; the NV index that it is read from has 2,600 bytes."""
+
+NITRO_DOCUMENT_BYTES: Final = 32 * KIB
+"""A Nitro attestation document; the NSM makes no more than 16 KiB."""
+
+NITRO_FIELD_BYTES: Final = 1024
+"""User data, nonce or public key in a Nitro document (AWS, attestation process, section 3)."""
+
+SPDM_BYTES: Final = 16 * KIB
+"""One SPDM request and response: NVML's buffer has 8 KiB, a GPU fills half of it."""
+
+GPU_DEVICES: Final = 64
+"""GPUs and switches of one machine; a board of eight GPUs has four switches."""
+
+RIM_BYTES: Final = 256 * KIB
+"""One reference integrity manifest; those in use have 20 to 30 KiB."""
+
+RIM_MEASUREMENTS: Final = 256
+"""Entries of one manifest: 64 in use, and an SPDM index has one byte."""
+
+OCSP_BYTES: Final = 16 * KIB
+"""One OCSP response with its responder's certificate, 1 KiB in use."""
+
+TOKEN_BYTES: Final = 256 * KIB
+"""An NRAS answer: one token of 2 KiB for each device and one over all."""
+
+JWKS_BYTES: Final = 512 * KIB
+"""A JSON Web Key Set; NVIDIA's has 32 keys with two certificates each, 120 KiB."""
+
 CLOCK_SKEW_SECONDS: Final = 30
 """How far a worker's clock may run ahead of the clock that judges it."""
 
@@ -129,8 +181,9 @@ CLOCK_SKEW_SECONDS: Final = 30
 KEYSET_SECONDS: Final = 3600
 """Longest life of a key set: a stolen key is worth one hour."""
 
-KEYSETS_PER_WORKER: Final = 64
-"""Live key sets of one worker; a flood of Challenges shares windows instead of making more."""
+KEYSETS_PER_WORKER: Final = 1024
+"""Live key sets of one worker, 12 KiB each. Clients who come one by one need one each, and with 64
+a worker stood still after 64 of them in ten minutes (docs/worker.md, keys)."""
 
 SESSIONS_PER_KEYSET: Final = 4096
 """Clients in one window."""

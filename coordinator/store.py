@@ -2,7 +2,7 @@
 
 WAL with `synchronous=FULL`: a commit has reached the disk when it returns, and one commit covers
 every job of the turn (15 thousand commits a second become 195 thousand rows). Bodies above
-256 KiB are files in the spool; the rows say which. Nothing in here is decoded by anything that can
+2 MiB are files in the spool; the rows say which. Nothing in here is decoded by anything that can
 run code.
 """
 

@@ -21,8 +21,9 @@ from attestation.errors import (
 )
 from attestation.identifiers import ClientKeyId, Digest, JobId, KeySetId, SessionId
 from attestation.programs.catalogue import Catalogue
-from attestation.programs.plan import Plan, make_plan
+from attestation.programs.plan import Plan
 from attestation.programs.program import Program, decode_parameters
+from attestation.programs.stacking import plan_job
 from attestation.receipts.commitment import CommitmentKind
 from attestation.receipts.signed_batch import SignedLeaf
 from attestation.sealing.content_key import ContentKey
@@ -191,7 +192,7 @@ class Admission:
             program = Program.from_bytes(body.program)
             parameters = decode_parameters(body.parameters)
             inputs = {tensor.name: tensor.spec for tensor in tensors}
-            plan = make_plan(program, self._catalogue, inputs, parameters)
+            plan = plan_job(program, self._catalogue, inputs, parameters, items=header.items)
         except (DecodeError, ProgramError) as error:
             # The code and not the message: a message may quote a parameter.
             raise ProgramRefusedError(error.code) from error

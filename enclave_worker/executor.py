@@ -10,27 +10,23 @@ is a result: it is signed, so that a client can tell a program that fails from a
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from attrs import frozen
 
 from attestation import limits
-from attestation.errors import LimitError, ProgramError
-from attestation.logging import get_logger
+from attestation.errors import LimitError
 from attestation.receipts.commitment import SegmentCommitment
 from attestation.receipts.receipt import Metering
-from attestation.wire.control import RefusalCode
 from attestation.wire.frames import Frame
 from attestation.wire.messages import ResultHeader
 from enclave_worker.admission import AdmittedJob
 from enclave_worker.buffers import BufferPool
 from enclave_worker.engine import Outcome, ProgramEngine
-from enclave_worker.errors import EnclaveWorkerError, KernelError
 from enclave_worker.issuing import ReceiptDraft
 from enclave_worker.refusals import RevokedError, WorkerLimitError
+from enclave_worker.stacks import Failures, failure_code, run_stack
 from enclave_worker.tensors import InputTensors, OutputTensors
-
-log: Final = get_logger(__name__)
 
 
 @frozen(kw_only=True)
@@ -63,6 +59,7 @@ class JobExecution:
         self._revoked = False
         self._outputs: OutputTensors | None = None
         self._code = ""
+        self._failures: Failures = ()
         self._device_ns = 0
         self._peak_device_bytes = 0
         self._started_ms = clock.now_ms()
@@ -111,16 +108,26 @@ class JobExecution:
         self._inputs.finish()
         self._job.claim.spend()
         try:
-            self._take(self._engine.run(self._job.plan, self._inputs))
-        except (EnclaveWorkerError, ProgramError) as error:
-            self._code = error.code if isinstance(error, KernelError) else _KERNEL_FAILED
-        except LimitError:
-            self._code = RefusalCode.WORKER_LIMIT.value
+            self._take(self._run_program())
+        except RevokedError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever a kernel raises is the job's failure
-            log.warning("job.crashed", job_id=self._job.header.job_id, error=type(error).__name__)
-            self._code = _KERNEL_FAILED
+            self._code = failure_code(error)
         finally:
             self._inputs.close()
+
+    def _run_program(self) -> Outcome:
+        plan = self._job.plan
+        if not plan.items:
+            return self._engine.run(plan, self._inputs)
+        outcome, self._failures = run_stack(
+            self._engine,
+            plan,
+            self._inputs,
+            pool=self._pool,
+            require_wanted=self._require_wanted,
+        )
+        return outcome
 
     @property
     def output_segments(self) -> int:
@@ -149,7 +156,11 @@ class JobExecution:
         """Return what is signed and sent when every output segment is sealed."""
         outputs = self._outputs
         job, header = self._job, self._job.header
-        result = ResultHeader(code=self._code, outputs=outputs.headers if outputs else ())
+        result = ResultHeader(
+            code=self._code,
+            outputs=outputs.headers if outputs else (),
+            failures=self._failures,
+        )
         nothing = SegmentCommitment(header.commitment_kind)
         commitment = outputs.commitment() if outputs else nothing.root()
         draft = ReceiptDraft(
@@ -205,6 +216,3 @@ class JobExecution:
     def _require_wanted(self) -> None:
         if self._revoked:
             raise RevokedError("the coordinator took the job back")
-
-
-_KERNEL_FAILED: Final = RefusalCode.KERNEL_FAILED.value

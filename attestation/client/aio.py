@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from attestation.appraisal.result import AttestationResult
-from attestation.client.client import WINDOW, Client, MapProgress, WorkerStatus
+from attestation.client.client import Client, WorkerStatus
 from attestation.client.errors import JobTimeoutError
 from attestation.client.jobs import Job, Progress
+from attestation.client.mapping import MapProgress
 from attestation.client.numpy_tensors import Array
 from attestation.client.requests import GivenParameters
+from attestation.endorsements.collateral import Collateral
 from attestation.errors import LocalProtocolError
 from attestation.evidence.bundle import EvidenceRecord
 from attestation.identifiers import JobId
@@ -119,6 +121,10 @@ class AsyncJob:
         return self.job.save_proof(directory)
 
 
+WINDOW: Final = 64
+"""Jobs that `AsyncClient.map` has in flight."""
+
+
 class AsyncClient:
     """A `Client` for one event loop. Connects when entered."""
 
@@ -160,7 +166,10 @@ class AsyncClient:
         window: int = WINDOW,
         on_progress: Callable[[MapProgress], None] | None = None,
     ) -> AsyncIterator[AsyncJob]:
-        """Submit every batch and yield the jobs, done, in order, at most `window` in flight."""
+        """Submit every batch and yield the jobs, done, in order, at most `window` in flight.
+
+        Each batch is a job of its own here; `Client.map` lets small ones travel together.
+        """
         if window < 1:
             raise LocalProtocolError("a window holds at least one job")
         options = {"parameters": parameters, "durable": durable, "timeout": timeout}
@@ -187,6 +196,10 @@ class AsyncClient:
         finally:
             for job in flying:
                 job.cancel()
+
+    def use_collateral(self, collateral: Collateral) -> None:
+        """Judge workers with `collateral` from now on."""
+        self._require().use_collateral(collateral)
 
     async def workers(self, **options: Any) -> list[WorkerStatus]:
         """List the coordinator's workers with our policy's verdict."""

@@ -4,7 +4,6 @@ with Client("tcp://127.0.0.1:5700", policy=load_policy("policy.toml")) as client
     c = client.submit("linalg.matmul", inputs={"a": a, "b": b}).result(timeout=30)["c"]
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -21,24 +20,23 @@ from attestation.client.connection import Connection
 from attestation.client.errors import CoordinatorUnreachableError
 from attestation.client.jobs import Job, Progress
 from attestation.client.keys import ClientKey
-from attestation.client.numpy_tensors import to_tensor
+from attestation.client.mapping import WINDOW, Item, Mapper, MapProgress
+from attestation.client.numpy_tensors import Array, to_tensor
 from attestation.client.requests import GivenParameters, JobSpec, choose, seal_request
 from attestation.client.transport import CurveKeys, DealerTransport, Transport
 from attestation.client.workers import Reason, Surroundings
-from attestation.errors import LocalProtocolError
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.policy.policy import Policy
 from attestation.programs.errors import InputMissingError
 from attestation.programs.program import Program
 from attestation.receipts.commitment import CommitmentKind
+from attestation.sealing.tensor_spec import TensorSpec
 from attestation.wire.control import JobEntry, JobListing, WorkerEntry, WorkerListing
 
 _T = TypeVar("_T")
 
 DEADLINE_SECONDS: Final = 24 * 3600.0
 """A job without a timeout of its own is refused after this long."""
-
-WINDOW: Final = 64
-"""Jobs that `map` has in flight."""
 
 
 @frozen(kw_only=True)
@@ -51,15 +49,6 @@ class WorkerStatus:
     refusals: tuple[Reason, ...]
 
 
-@frozen(kw_only=True)
-class MapProgress:
-    """How far a `map` is."""
-
-    submitted: int
-    done: int
-    failed: int
-
-
 class Client:
     """One client at one coordinator. Use it from any thread; close it, or use `with`."""
 
@@ -70,19 +59,23 @@ class Client:
         policy: Policy,
         key: Ed25519PrivateKey | ClientKey | Path | str | None = None,
         curve: CurveKeys | None = None,
+        collateral: Collateral = NO_COLLATERAL,
         connect_timeout: float = 5.0,
         worker_timeout: float = 30.0,
     ) -> None:
         """Connect and begin to appraise the coordinator's workers under `policy`.
 
         `key` signs our jobs: a key, the path of its PEM file, or None for one that lives with this
-        object. `curve` is needed for addresses outside loopback. `worker_timeout` is how long
-        `submit` waits for a first accepted worker. Raises `CoordinatorUnreachableError`,
+        object. `curve` is needed for addresses outside loopback. `collateral` is what vendors sign
+        beside the Evidence (`enclave collateral`). `worker_timeout` is how long `submit` waits for
+        a first accepted worker. Raises `CoordinatorUnreachableError`,
         `KeyFileError` and `TransportKeysMissingError`.
         """
         self._key = ClientKey.of(key)
         self._worker_timeout = worker_timeout
-        self._connection = Connection(self._transport(url, curve), policy=policy, key=self._key)
+        self._connection = Connection(
+            self._transport(url, curve), policy=policy, key=self._key, collateral=collateral
+        )
         self._connection.start(connect_timeout)
 
     def __enter__(self) -> Self:
@@ -129,32 +122,24 @@ class Client:
         anything is sent: `TensorError`, `ProgramError`, `TooLargeError`, `NoWorkerError`,
         `PolicyUnmetError`. A durable job survives crashes of everybody but us; a streaming one
         (`durable=False`) is relayed at once and sent again if its worker is lost. Inputs of more
-        than 256 KiB together are not copied: leave them alone until the job is accepted (durable)
+        than 2 MiB together are not copied: leave them alone until the job is accepted (durable)
         or done (streaming).
         """
-        spec = self._spec(
-            program,
-            inputs,
+        if not inputs:
+            raise InputMissingError("a job needs at least one input")
+        tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
+        spec = JobSpec(
+            program=program,
             parameters=parameters or {},
+            arrays={name: array for name, (_, array) in tensors.items()},
+            specs={name: tensor for name, (tensor, _) in tensors.items()},
             durable=durable,
-            timeout=timeout,
+            deadline_ms=_deadline_ms(timeout),
             price_limit=price_limit,
-            commitment=commitment,
+            commitment=CommitmentKind(commitment),
             segment_bytes=segment_bytes,
         )
-        ready = self._connection.wait_ready(
-            self._worker_timeout if timeout is None else min(timeout, self._worker_timeout)
-        )
-        choice = choose(spec, ready, self._max_job_bytes())
-        request = seal_request(spec, choice, self._key)
-        progress = Progress(
-            bytes_to_send=request.record.input_bytes,
-            bytes_to_receive=request.record.output_bytes_max,
-        )
-        job = Job(request.job_id, progress, self._cancel)
-        active = Active.of(job, spec, request)
-        self._connection.call(lambda _now: self._connection.engine.submit(active))
-        return job
+        return self._submit(spec if durable else spec.with_small_arrays_copied(), timeout)
 
     def map(
         self,
@@ -166,42 +151,37 @@ class Client:
         timeout: float | None = None,
         window: int = WINDOW,
         on_progress: Callable[[MapProgress], None] | None = None,
-    ) -> Iterator[Job]:
-        """Submit every batch and yield the jobs, done, in order; `result()` tells how each ended.
+    ) -> Iterator[Item]:
+        """Run the program on every batch and yield the items, done, in order.
 
-        At most `window` are in flight, so `batches` may be endless. Jobs that are left when the
-        iteration is given up are cancelled.
+        `Item.result()` tells how each ended. Small batches of one shape travel together as one job
+        under one receipt (docs/clients.md); none waits for company while the workers are idle. At
+        most `window` are in flight, so `batches` may be endless. What is left when the iteration is
+        given up is cancelled.
         """
-        if window < 1:
-            raise LocalProtocolError("a window holds at least one job")
-        flying: deque[Job] = deque()
-        submitted = done = failed = 0
-        source = iter(batches)
-        exhausted = False
-        try:
-            while flying or not exhausted:
-                while not exhausted and len(flying) < window:
-                    batch = next(source, None)
-                    if batch is None:
-                        exhausted = True
-                        break
-                    job = self.submit(
-                        program, batch, parameters=parameters, durable=durable, timeout=timeout
-                    )
-                    flying.append(job)
-                    submitted += 1
-                if not flying:
-                    return
-                first = flying[0]
-                failed += first.exception() is not None
-                done += 1
-                flying.popleft()
-                if on_progress is not None:
-                    on_progress(MapProgress(submitted=submitted, done=done, failed=failed))
-                yield first
-        finally:
-            for job in flying:
-                job.cancel()
+
+        def send(specs: Mapping[str, TensorSpec], arrays: Mapping[str, Array], items: int) -> Job:
+            spec = JobSpec(
+                program=program,
+                parameters=parameters or {},
+                arrays=arrays,
+                specs=specs,
+                durable=durable,
+                deadline_ms=_deadline_ms(timeout),
+                items=items,
+            )
+            return self._submit(spec, timeout)
+
+        mapper = Mapper(iter(batches), send, window=window, on_progress=on_progress)
+        return mapper.run()
+
+    def use_collateral(self, collateral: Collateral) -> None:
+        """Judge workers with `collateral` from now on; those refused before are asked again.
+
+        For a client that lives longer than its collateral: lists of revoked certificates end after
+        weeks, answers about one certificate after a day.
+        """
+        self._connection.call(lambda _now: self._connection.engine.book.use_collateral(collateral))
 
     def workers(self, timeout: float = 10.0, *, settle: float = 3.0) -> list[WorkerStatus]:
         """List the coordinator's workers with our policy's verdict, waiting `settle` s for it."""
@@ -231,34 +211,20 @@ class Client:
         """Disconnect. What is not done ends with `ClientClosedError`; durable jobs run on."""
         self._connection.close()
 
-    def _spec(
-        self,
-        program: Program | str,
-        inputs: Mapping[str, object],
-        *,
-        parameters: GivenParameters,
-        durable: bool,
-        timeout: float | None,
-        price_limit: int,
-        commitment: str,
-        segment_bytes: int,
-    ) -> JobSpec:
-        if not inputs:
-            raise InputMissingError("a job needs at least one input")
-        tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
-        seconds = DEADLINE_SECONDS if timeout is None else timeout
-        spec = JobSpec(
-            program=program,
-            parameters=parameters,
-            arrays={name: array for name, (_, array) in tensors.items()},
-            specs={name: tensor for name, (tensor, _) in tensors.items()},
-            durable=durable,
-            deadline_ms=int((datetime.now(UTC).timestamp() + seconds) * 1000),
-            price_limit=price_limit,
-            commitment=CommitmentKind(commitment),
-            segment_bytes=segment_bytes,
+    def _submit(self, spec: JobSpec, timeout: float | None) -> Job:
+        ready = self._connection.wait_ready(
+            self._worker_timeout if timeout is None else min(timeout, self._worker_timeout)
         )
-        return spec if durable else spec.with_small_arrays_copied()
+        choice = choose(spec, ready, self._max_job_bytes())
+        request = seal_request(spec, choice, self._key)
+        progress = Progress(
+            bytes_to_send=request.record.input_bytes,
+            bytes_to_receive=request.record.output_bytes_max,
+        )
+        job = Job(request.job_id, progress, self._cancel)
+        active = Active.of(job, spec, request)
+        self._connection.call(lambda _now: self._connection.engine.submit(active))
+        return job
 
     def _max_job_bytes(self) -> int:
         welcome = self._connection.engine.link.welcome
@@ -277,3 +243,8 @@ class Client:
     @staticmethod
     def _transport(url: str, curve: CurveKeys | None) -> Transport:
         return DealerTransport(url, curve)
+
+
+def _deadline_ms(timeout: float | None) -> int:
+    seconds = DEADLINE_SECONDS if timeout is None else timeout
+    return int((datetime.now(UTC).timestamp() + seconds) * 1000)

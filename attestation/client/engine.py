@@ -31,7 +31,9 @@ from attestation.client.keys import ClientKey
 from attestation.client.link import Link, LinkState
 from attestation.client.requests import WRAPS, choose, seal_request
 from attestation.client.results import PARALLEL_BYTES, Delivery, verify_and_open
+from attestation.client.uploads import Outgoing, Uploads
 from attestation.client.workers import Surroundings, WorkerBook
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import EnclaveError, RemoteProtocolError
 from attestation.identifiers import JobId, WorkerId
 from attestation.logging import get_logger
@@ -53,8 +55,6 @@ _TRANSIENT: Final = frozenset({RefusalCode.NO_CREDIT, RefusalCode.QUEUE_FULL})
 FINISHED_REMEMBERED: Final = 10_000
 """Jobs done here whose repeated results are acknowledged again instead of ignored."""
 
-Send = Callable[[list[Frame]], None]
-
 log = get_logger(__name__)
 
 
@@ -67,23 +67,30 @@ class Engine:
         policy: Policy,
         key: ClientKey,
         channel_binding: bytes,
-        send: Send,
+        outgoing: Outgoing,
         changed: Callable[[Surroundings], None],
         openers: Executor,
         later: Callable[[Callable[[float], None]], None],
+        collateral: Collateral = NO_COLLATERAL,
     ) -> None:
         """`openers` runs large verifications; `later` brings their ends back to this thread."""
         self._key = key
-        self._send = send
+        self._outgoing = outgoing
+        self._send = outgoing.send
         self._changed = changed
         self._openers = openers
         self._later = later
         self.link = Link(key, channel_binding)
         self.book = WorkerBook(
-            policy=policy, key=key, send=self._send_to_worker, changed=self._surroundings_changed
+            policy=policy,
+            key=key,
+            send=self._send_to_worker,
+            changed=self._surroundings_changed,
+            collateral=collateral,
         )
         self._surroundings = Surroundings()
         self._jobs: dict[JobId, Active] = {}
+        self._uploads = Uploads(outgoing)
         self._finished: deque[JobId] = deque(maxlen=FINISHED_REMEMBERED)
         self._parked: list[Active] = []
         self._opening: set[Active] = set()
@@ -126,8 +133,7 @@ class Engine:
 
     def tick(self, now: float) -> None:
         """Do what is due at `now`, a monotonic time in seconds."""
-        for message in self.link.tick(now):
-            self._send(message)
+        self._say(self.link.tick(now))
         if self.link.state is LinkState.WELCOME:
             self.book.tick(now)
             for active in [a for a in self._jobs.values() if a.retry_at <= now]:
@@ -137,6 +143,10 @@ class Engine:
             self._send([Header(Kind.CANCEL, active.request.job_id).to_bytes()])
             self._end(active, JobTimeoutError("the job's deadline has passed"))
         self._settle()
+
+    def upload(self) -> int:
+        """Send inputs of large jobs, as many as may go now; return how many segments that were."""
+        return self._uploads.advance()
 
     def submit(self, active: Active) -> None:
         """Send a job, or keep it until the coordinator welcomes us (again)."""
@@ -179,7 +189,13 @@ class Engine:
     # -- the coordinator --------------------------------------------------------------------------
 
     def _on_challenge(self, _header: Header, frames: list[Frame], now: float) -> None:
-        for message in self.link.prove(_body(frames), now):
+        self._say(self.link.prove(_body(frames), now))
+
+    def _say(self, messages: list[list[Frame]]) -> None:
+        if messages and self.link.state is LinkState.HELLO:
+            # Everything begins again with a hello, at a coordinator that may not know us.
+            self._outgoing.forget_queued()
+        for message in messages:
             self._send(message)
 
     def _on_welcome(self, _header: Header, frames: list[Frame], _now: float) -> None:
@@ -222,8 +238,7 @@ class Engine:
             # Only a link that believed itself welcome begins again: one refusal comes for every
             # message that we sent in the meantime.
             if self.link.state is LinkState.WELCOME:
-                for message in self.link.start(now):
-                    self._send(message)
+                self._say(self.link.start(now))
         elif header.job_id != NO_JOB:
             self._job_refused(header.job_id, refusal, now)
         elif header.peer != NO_PEER:
@@ -252,14 +267,8 @@ class Engine:
 
     def _on_input_credit(self, header: Header, _frames: list[Frame], _now: float) -> None:
         active = self._jobs.get(header.job_id)
-        if active is None or active.stage is Stage.WAITING:
-            return
-        active.credit += header.count
-        while active.credit and not active.request.complete:
-            index, segment = active.request.next_segment()
-            active.credit -= 1
-            self._send([Header(Kind.INPUT, active.request.job_id, index=index).to_bytes(), segment])
-            active.count_sent()
+        if active is not None and active.stage is not Stage.WAITING:
+            self._uploads.grant(active, header.count)
 
     def _on_wrap_wanted(self, header: Header, _frames: list[Frame], now: float) -> None:
         active = self._jobs.get(header.job_id)
@@ -368,7 +377,7 @@ class Engine:
         else:
             log.debug("result.verified", job_id=job_id, worker_id=worker_id)
             proof = Proof(receipt=verified.receipt, accepted=verified.accepted)
-            active.job.finish(verified.outputs, proof)
+            active.job.finish(verified.outputs, proof, verified.failures)
         self._later(lambda _now: self._delivered(active))
 
     def _delivered(self, active: Active) -> None:
@@ -419,6 +428,7 @@ class Engine:
             return
         if refusal.code in _TRANSIENT and active.stage is Stage.SENT:
             # Nothing of it was admitted, so the same bytes may be sent again.
+            self._uploads.stop(active)
             active.stage, active.retry_at = Stage.WAITING, now + PAUSE_SECONDS
             return
         log.info("job.refused", job_id=job_id, code=refusal.code)
@@ -436,6 +446,7 @@ class Engine:
     def _forget(self, active: Active) -> None:
         job_id = active.request.job_id
         self._jobs.pop(job_id, None)
+        self._uploads.stop(active)
         self._finished.append(job_id)
         self._wraps_wanted.pop(job_id, None)
 

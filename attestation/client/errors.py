@@ -85,6 +85,18 @@ class JobFailedError(ClientError):
         self.accepted = accepted
 
 
+class ItemsFailedError(ClientError):
+    """Some items of a stack failed; `failures` says which. `Job.item` returns the others."""
+
+    code = "items-failed"
+
+    def __init__(self, failures: Mapping[int, str]) -> None:
+        """Carry number and verified code of each item that failed."""
+        first, code = next(iter(failures.items()))
+        super().__init__(f"{len(failures)} items failed on the worker, first {first}: {code}")
+        self.failures = failures
+
+
 class JobTimeoutError(ClientError, TimeoutError):
     """The result did not come in time. A durable job goes on; ask again or cancel it."""
 

@@ -1,21 +1,25 @@
 """A job as its owner sees it: a future whose result is arrays that a receipt has proven."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from attrs import field, frozen
 
 from attestation.appraisal.result import AttestationResult
-from attestation.client.errors import JobTimeoutError
+from attestation.client.errors import ItemsFailedError, JobFailedError, JobTimeoutError
 from attestation.client.numpy_tensors import Array
 from attestation.errors import LocalProtocolError
 from attestation.evidence.bundle import EvidenceRecord
 from attestation.identifiers import JobId
 from attestation.receipts.receipt import Receipt, ReceiptClaims
 from attestation.wire.client_session import AcceptedWorker
+
+_NONE: Final[Mapping[int, str]] = MappingProxyType({})
 
 
 @frozen(kw_only=True)
@@ -48,6 +52,7 @@ class Job(Future[dict[str, Array]]):
         self._job_id = job_id
         self._cancel = cancel
         self._proof: Proof | None = None
+        self._outputs: dict[str, Array] = {}
         self._accepted = threading.Event()
         self._ending = threading.Lock()
         self._ended = False
@@ -96,6 +101,28 @@ class Job(Future[dict[str, Array]]):
             path.write_bytes(data)
         return paths
 
+    def item(self, number: int, timeout: float | None = None) -> dict[str, Array]:
+        """Return the outputs of one item of a stack (`submit(…, each=True)`), as views.
+
+        Raises `JobFailedError` when that item failed, whatever became of the others, and otherwise
+        like `result`.
+        """
+        error = self.item_exception(number, timeout)
+        if error is not None:
+            raise error
+        return {name: stack[number, ...] for name, stack in self._outputs.items()}
+
+    def item_exception(self, number: int, timeout: float | None = None) -> BaseException | None:
+        """Return what went wrong with one item of a stack, None when nothing did."""
+        error = self.exception(timeout)
+        if not isinstance(error, ItemsFailedError):
+            return error
+        code = error.failures.get(number)
+        if code is None:
+            return None
+        proof = self._require_proof()
+        return JobFailedError(code, receipt=proof.receipt, accepted=proof.accepted)
+
     def result(self, timeout: float | None = None) -> dict[str, Array]:
         """Return the outputs by name; raises what went wrong, or `JobTimeoutError`."""
         try:
@@ -139,12 +166,18 @@ class Job(Future[dict[str, Array]]):
         """Note the coordinator's acknowledgement."""
         self._accepted.set()
 
-    def finish(self, outputs: dict[str, Array], proof: Proof) -> None:
+    def finish(
+        self, outputs: dict[str, Array], proof: Proof, failures: Mapping[int, str] = _NONE
+    ) -> None:
         """Hand out verified arrays, unless the job was cancelled meanwhile."""
         if self._begin_end():
             self._proof = proof
+            self._outputs = outputs
             self.set_running_or_notify_cancel()
-            self.set_result(outputs)
+            if failures:
+                self.set_exception(ItemsFailedError(failures))
+            else:
+                self.set_result(outputs)
 
     def fail(self, error: BaseException, proof: Proof | None = None) -> None:
         """Hand out an error, unless the job was cancelled meanwhile."""

@@ -4,11 +4,13 @@ What the format does not carry is refused before anything is sealed; what it car
 layout (big-endian, strided) is copied into the format's layout once.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attestation import limits
 from attestation.errors import TensorError
 from attestation.sealing.tensor_spec import DTYPES, TensorSpec
 
@@ -42,6 +44,69 @@ def to_tensor(name: str, value: object) -> tuple[TensorSpec, Array]:
         raise TensorDtypeError(f"{name} has dtype {kind.name[:40]}; allowed: {', '.join(DTYPES)}")
     spec = TensorSpec(dtype=kind.name, shape=tuple(int(size) for size in array.shape))
     return spec, np.asarray(array, dtype=_LITTLE[kind.name], order="C")
+
+
+class Stack:
+    """Items of one shape that wait to travel together, copied: the caller's arrays stay his."""
+
+    def __init__(self, *, limit: int, items: int) -> None:
+        """Gather at most `items` items and `limit` bytes; a first item is taken of any size."""
+        self._limit = limit
+        self._most = items
+        self._room = 0
+        self._specs: dict[str, TensorSpec] = {}
+        self._stacks: dict[str, Array] = {}
+        self._dtypes: dict[str, np.dtype[Any]] = {}
+        self.count = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no further item fits."""
+        return self.count >= self._room
+
+    def add(self, inputs: Mapping[str, object]) -> bool:
+        """Take a copy of one item; false when it does not fit those before it.
+
+        Raises `TensorError` for what is no tensor.
+        """
+        if not self.count:
+            self._begin({name: to_tensor(name, value) for name, value in inputs.items()})
+            return True
+        if self.full or inputs.keys() != self._stacks.keys():
+            return False
+        for name, value in inputs.items():
+            # The layout does not matter: it is copied. Everything else is looked at once per kind.
+            array = value if type(value) is np.ndarray else to_tensor(name, value)[1]
+            if array.dtype != self._dtypes[name] or array.shape != self._specs[name].shape:
+                return False
+            # What a later input refuses is overwritten by the next item.
+            self._stacks[name][self.count] = array
+        self.count += 1
+        return True
+
+    def take(self) -> tuple[dict[str, TensorSpec], dict[str, Array]]:
+        """Return what was gathered and begin anew: stacks, or a single item as it is."""
+        count, specs, stacks = self.count, self._specs, self._stacks
+        self.count = self._room = 0
+        self._specs, self._stacks, self._dtypes = {}, {}, {}
+        if count == 1:
+            return specs, {name: stack[0, ...] for name, stack in stacks.items()}
+        return (
+            {name: spec.stacked(count) for name, spec in specs.items()},
+            {name: stack[:count] for name, stack in stacks.items()},
+        )
+
+    def _begin(self, tensors: Mapping[str, tuple[TensorSpec, Array]]) -> None:
+        size = sum(spec.nbytes for spec, _ in tensors.values())
+        ranks = [len(spec.shape) for spec, _ in tensors.values()]
+        alone = not tensors or max(ranks) >= limits.TENSOR_RANK
+        self._room = 1 if alone else max(1, min(self._most, self._limit // max(1, size)))
+        for name, (spec, array) in tensors.items():
+            self._specs[name] = spec
+            self._stacks[name] = np.empty((self._room, *spec.shape), dtype=array.dtype)
+            self._stacks[name][0] = array
+            self._dtypes[name] = array.dtype
+        self.count = 1
 
 
 def as_bytes(array: Array) -> memoryview:

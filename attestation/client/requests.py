@@ -23,9 +23,10 @@ from attestation.identifiers import SHORT_ID_BYTES, Digest, JobId, KeySetId, Wor
 from attestation.programs.catalogue import Catalogue
 from attestation.programs.errors import ParameterUnknownError
 from attestation.programs.parameters import Scalar
-from attestation.programs.plan import Plan, make_plan
+from attestation.programs.plan import Plan
 from attestation.programs.program import Parameters, Program, encode_parameters
-from attestation.receipts.commitment import SegmentCommitment
+from attestation.programs.stacking import plan_job
+from attestation.receipts.commitment import CommitmentKind, SegmentCommitment
 from attestation.receipts.signed_batch import sign_batch
 from attestation.sealing.content_key import ContentKey
 from attestation.sealing.sealed_tensor import (
@@ -59,9 +60,11 @@ class JobSpec:
     specs: Mapping[str, TensorSpec]
     durable: bool
     deadline_ms: int
-    price_limit: int
-    commitment: str
-    segment_bytes: int
+    price_limit: int = 0
+    commitment: str = CommitmentKind.TAGS
+    segment_bytes: int = limits.SEGMENT_BYTES
+    items: int = 0
+    """Above 0: every array is a stack of so many, and the program runs on each (`stacking`)."""
 
     def with_small_arrays_copied(self) -> Self:
         """Return this spec on arrays of its own, if it is small enough to be sealed at once.
@@ -174,7 +177,7 @@ def _plan(
     catalogue = workers[0].accepted.catalogue
     program = _program(spec.program, catalogue)
     parameters = _by_step(program, spec.parameters)
-    plan = make_plan(program, catalogue, spec.specs, parameters)
+    plan = plan_job(program, catalogue, spec.specs, parameters, items=spec.items)
     output_bytes = sum(
         sealed_length(output.nbytes, spec.segment_bytes) for output in plan.outputs.values()
     )
@@ -236,6 +239,7 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
         segment_bytes=spec.segment_bytes,
         not_after_ms=spec.deadline_ms,
         price_limit=spec.price_limit,
+        items=spec.items,
     )
     request_digest = header.digest()
     commitment = SegmentCommitment(spec.commitment)

@@ -61,6 +61,8 @@ class Verified:
     claims: ReceiptClaims
     receipt: Receipt
     accepted: AcceptedWorker = field(repr=False)
+    failures: dict[int, str] = field(factory=dict)
+    """Of a stack: the number and code of each item that failed."""
 
 
 @define
@@ -148,8 +150,19 @@ def verify_and_open(
         raise ReceiptResultError("receipt and result disagree on whether the program ran")
     if claims.code:
         raise JobFailedError(claims.code, receipt=receipt, accepted=accepted)
+    failures = _failures(header, request.header.items)
     outputs = _open(request, header, delivery)
-    return Verified(outputs=outputs, claims=claims, receipt=receipt, accepted=accepted)
+    return Verified(
+        outputs=outputs, claims=claims, receipt=receipt, accepted=accepted, failures=failures
+    )
+
+
+def _failures(header: ResultHeader, items: int) -> dict[int, str]:
+    numbers = [number for number, _ in header.failures]
+    # In ascending order there is one way to say it, and none to say it twice.
+    if numbers != sorted(set(numbers)) or any(number >= items for number in numbers):
+        raise ReceiptResultError("the result names failed items that the job does not have")
+    return dict(header.failures)
 
 
 def _open(request: SealedRequest, header: ResultHeader, delivery: Delivery) -> dict[str, Array]:

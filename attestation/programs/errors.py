@@ -115,3 +115,9 @@ class ProgramTextError(ProgramError):
     """A program file is not usable. The message says where and what was expected."""
 
     code = "program-text-invalid"
+
+
+class StackError(ProgramError):
+    """The inputs are not stacks of one size. Stack every input along a first dimension."""
+
+    code = "stack-invalid"

@@ -63,6 +63,10 @@ class Plan:
     outputs: Mapping[str, TensorSpec]
     output_references: Mapping[str, str]
     """Output name to the reference it hands out."""
+    items: int = 0
+    """Of a stack: how many items it has (`stacking.make_stacked_plan`)."""
+    each: "Plan | None" = None
+    """Of a stack: the plan of one item. Without steps above, the items are run one by one."""
 
     @property
     def input_bytes(self) -> int:
@@ -85,6 +89,12 @@ class Plan:
 
         Kernels' own scratch memory is not counted: only they know it.
         """
+        if self.each is not None:
+            one_by_one = self.input_bytes + self.output_bytes + self.each.peak_bytes
+            return max(one_by_one, self._peak_of_steps())
+        return self._peak_of_steps()
+
+    def _peak_of_steps(self) -> int:
         live = peak = self.input_bytes
         for step in self.steps:
             live += sum(spec.nbytes for spec in step.outputs.values())

@@ -9,8 +9,9 @@
 
 Reading it left to right, a name met for the first time in an input is bound to the size found
 there, and compared everywhere else. `...` stands for any number of leading dimensions and is bound
-as a whole. Every size is at least one. The grammar is finite in depth on purpose: catalogues come
-from workers, so patterns are bytes from outside and `parse` raises `DecodeError` for bad ones.
+as a whole; an output that has it too is, along them, what the kernel makes of each slice alone.
+Every size is at least one. The grammar is finite in depth on purpose: catalogues come from workers,
+so patterns are bytes from outside and `parse` raises `DecodeError` for bad ones.
 """
 
 import re

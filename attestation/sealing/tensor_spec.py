@@ -7,10 +7,10 @@ Sizes are Python integers throughout: a product of dimensions cannot wrap around
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from attestation import limits
 from attestation.errors import TensorError
@@ -83,6 +83,16 @@ class TensorSpec:
         extent = math.prod(max(dimension, 1) for dimension in self.shape) * self.itemsize
         if extent > limits.TENSOR_BYTES:
             raise TensorTooLargeError(f"more than {limits.TENSOR_BYTES} bytes")
+
+    def stacked(self, items: int) -> Self:
+        """Return the spec of `items` such tensors along a new first dimension."""
+        return evolve(self, shape=(items, *self.shape))
+
+    def each(self) -> Self:
+        """Return the spec of one tensor of a stack; raises `ShapeRefusedError` if it is none."""
+        if not self.shape:
+            raise ShapeRefusedError("a single number is not a stack")
+        return evolve(self, shape=self.shape[1:])
 
     @property
     def itemsize(self) -> int:

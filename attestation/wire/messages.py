@@ -12,7 +12,7 @@ from attrs import frozen
 from attestation import limits
 from attestation.encoding import cbor
 from attestation.encoding.digests import Label, digest
-from attestation.encoding.record import Record, array, item, octets, text, uint, word
+from attestation.encoding.record import Record, array, item, octets, row, text, uint, word
 from attestation.errors import DecodeError
 from attestation.identifiers import (
     DIGEST_BYTES,
@@ -118,7 +118,8 @@ class JobHeader(Record):
     them, and `content_key_commitment` is compared before anything is opened. `commitment_kind` says
     how the receipt commits to inputs and outputs: `tags` or `sha256`. `inputs` are sealed tensor
     headers in the order their segments travel. A worker refuses the job after `not_after_ms`
-    (Unix milliseconds) or at a price above `price_limit` (0: any).
+    (Unix milliseconds) or at a price above `price_limit` (0: any). With `items` above 0 every input
+    is a stack of so many, and the program runs on each of them (`programs.stacking`).
     """
 
     VERSION = 1
@@ -137,6 +138,7 @@ class JobHeader(Record):
     segment_bytes: int = item(uint(limits.SEGMENT_BYTES_MAX))
     not_after_ms: int = item(uint())
     price_limit: int = item(uint())
+    items: int = item(uint(limits.ITEMS_PER_JOB), default=0)
 
     def digest(self) -> Digest:
         """Return the request digest that wraps, the sealed body and the receipt are bound to."""
@@ -178,7 +180,9 @@ class JobBody(Record):
 class ResultHeader(Record):
     """What a worker returns before the segments: sealed output headers, or a failure's code.
 
-    `code` is empty when the program ran. It is never a message: that could hold plaintext.
+    `code` is empty when the program ran. It is never a message: that could hold plaintext. For a
+    stack, `failures` says which items failed, by ascending number, and each one's code; their part
+    of the outputs is zero.
     """
 
     VERSION = 1
@@ -186,6 +190,9 @@ class ResultHeader(Record):
     code: str = item(text())
     outputs: tuple[bytes, ...] = item(
         array(octets(limit=SEALED_HEADER_BYTES), limit=limits.TENSORS_PER_JOB)
+    )
+    failures: tuple[tuple[int, str], ...] = item(
+        array(row(uint(limits.ITEMS_PER_JOB), text()), limit=limits.ITEMS_PER_JOB), default=()
     )
 
     def digest(self) -> Digest:

@@ -13,9 +13,9 @@ from typing import Final
 
 from attrs import define, field
 
+from attestation import limits
 from attestation.errors import LocalProtocolError
 from attestation.identifiers import JobId, WorkerId
-from attestation.limits import INLINE_BYTES
 from attestation.wire.control import RefusalCode, SubmitRecord
 from coordinator.core.budget import Key
 from coordinator.core.instructions import Payload, PeerKey, SpoolFile
@@ -222,7 +222,7 @@ class Job:
     @property
     def small_output(self) -> bool:
         """Whether the outputs fit into the RESULT message."""
-        return self.record.output_bytes_max <= INLINE_BYTES
+        return self.record.output_bytes_max <= limits.INLINE_BYTES
 
     @property
     def total_bytes(self) -> int:

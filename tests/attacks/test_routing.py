@@ -242,7 +242,7 @@ def test_a_worker_returns_no_more_than_the_job_can_have(stage: Stage) -> str:
     worker, client = SimulatedWorker(broker), SimulatedClient(broker)
     submit(client, worker, output_bytes_max=limits.INLINE_BYTES + SEALED)
     worker.assigned()
-    for index in range(2 * COUNT):
+    for index in range(2 * limits.INLINE_BYTES // SEALED):
         worker.output(JOB, 1, index, bytes(SEALED))
     held = sum(len(piece) for pieces in broker.files.values() for piece in pieces)
     if held > limits.INLINE_BYTES + SEALED:

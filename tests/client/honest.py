@@ -109,6 +109,7 @@ class HonestCoordinator:
     """A `Transport` whose other end is in memory. `dispatch` decides which worker gets a job."""
 
     channel_binding = b""
+    congested = False
 
     def __init__(
         self, workers: int = 1, *, tamper: Tamper | None = None, max_job_bytes: int = 1 << 30
@@ -116,6 +117,7 @@ class HonestCoordinator:
         self.workers = [InMemoryWorker(self._event, max_job_bytes) for _ in range(workers)]
         self.tamper = tamper
         self.submitted: list[tuple[JobId, SubmitRecord]] = []
+        self.envelopes: list[bytes] = []
         self.sent: list[Header] = []
         self.dispatch: Callable[[JobId, SubmitRecord], InMemoryWorker | None] = self._first
         self.silent = False
@@ -161,6 +163,9 @@ class HonestCoordinator:
                 self._jobs[header.job_id][0].grant(header.count)
             case _:
                 pass
+
+    def forget_queued(self) -> None:
+        """Nothing is ever queued."""
 
     def receive(self) -> Message | None:
         self._work()
@@ -219,6 +224,7 @@ class HonestCoordinator:
     def _submit(self, header: Header, body: list[bytes]) -> None:
         record = SubmitRecord.from_bytes(body[0])
         self.submitted.append((header.job_id, record))
+        self.envelopes.append(body[1])
         worker = self.dispatch(header.job_id, record)
         self.to_client(Header(Kind.ACCEPTED, header.job_id))
         if worker is not None:
@@ -272,6 +278,7 @@ class HonestCoordinator:
             case OutputSealed():
                 header = Header(Kind.OUTPUT, event.job_id, event.attempt, event.index)
                 self.to_client(header, event.segment)
+                self._jobs[event.job_id][0].left()
             case JobDone():
                 (receipt,) = worker.attestations.issuer(event.keyset_id).issue(
                     [event.finished.draft]

@@ -24,6 +24,13 @@ def reject(xp: Namespace, inputs: Arrays, _parameters: Values, _out: Arrays) -> 
     raise DomainError("no input is good enough")
 
 
+@kernel("test.root", summary="√x", inputs={"x": "float64[...]"}, outputs={"y": "float64[...]"})
+def root(xp: Namespace, inputs: Arrays, _parameters: Values, _out: Arrays) -> Arrays:
+    if (inputs["x"] < 0).any():
+        raise DomainError("a negative number")
+    return {"y": xp.sqrt(inputs["x"])}
+
+
 @kernel("test.crash", summary="crashes", inputs={"x": "float64[n]"}, outputs={"y": "float64[n]"})
 def crash(xp: Namespace, inputs: Arrays, _parameters: Values, _out: Arrays) -> Arrays:
     raise RuntimeError(f"the first value is {inputs['x'][0]}")

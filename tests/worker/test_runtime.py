@@ -197,12 +197,15 @@ def test_heartbeats_go_on_and_name_the_job_while_a_kernel_runs(
     job = site.job(site.connect(), "test.wait")
     site.assign(job)
     assert kernels.WAITING.wait(10)
-    site.coordinator.heartbeats.clear()
-    site.coordinator.pump(1.0)
-    beats = list(site.coordinator.heartbeats)
+    running = ((job.job_id, 1),)
+    heartbeats = site.coordinator.heartbeats
+    heartbeats.clear()
+    site.coordinator.wait(lambda: any(beat.running == running for _, beat in heartbeats))
+    # One that left before the job came may still be on its way until then.
+    heartbeats.clear()
+    site.coordinator.wait(lambda: len(heartbeats) >= 8)
     kernels.GO_ON.set()
-    assert len(beats) >= 8
-    assert all(beat.running == ((job.job_id, 1),) for _, beat in beats)
+    assert all(beat.running == running for _, beat in heartbeats)
     site.result(job)
 
 

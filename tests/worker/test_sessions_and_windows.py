@@ -4,9 +4,12 @@ from os import urandom
 
 import pytest
 
-from attestation.errors import UnavailableError
+from attestation import limits
+from attestation.errors import RemoteProtocolError, UnavailableError
+from attestation.identifiers import KeySetId
 from attestation.wire.control import RefusalCode
 from attestation.wire.messages import Challenge, SessionAccepted, SessionRefused
+from attestation.wire.worker_session import State, WorkerSession
 from enclave_worker.attesting import Reply
 from enclave_worker.refusals import UnknownSessionError, WorkerBusyError
 from enclave_worker.sessions import SessionTable
@@ -133,6 +136,22 @@ def test_sessions_end_with_their_key_set(workshop: Workshop, client: SimulatedCl
     workshop.sessions.keep_only(frozenset())
     with pytest.raises(UnknownSessionError):
         workshop.sessions.find(client.session_id)
+    assert repr(workshop.sessions) == "SessionTable(0 attested, 0 open)"
+
+
+def test_a_session_that_failed_ends_with_its_key_set_like_any_other(
+    workshop: Workshop, client: SimulatedClient
+) -> None:
+    """Closing what has failed is misuse; a message that made it fail must not end the worker."""
+    (session,) = workshop.sessions._open.values()
+    with pytest.raises(RemoteProtocolError):
+        session.receive_open(client.open(), open_keys=lambda *_: pytest.fail("opened twice"))
+    assert session.state is State.FAILED
+    unopened = WorkerSession(nonce=bytes(32))
+    unopened.fail()
+    workshop.sessions.add(b"somebody", KeySetId(bytes(32)), unopened)
+    workshop.now_ms += limits.KEYSET_SECONDS * 1000
+    workshop.attestations.tick(workshop.now_ms)
     assert repr(workshop.sessions) == "SessionTable(0 attested, 0 open)"
 
 
