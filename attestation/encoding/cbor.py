@@ -83,14 +83,15 @@ def _encode_bytes(value: bytes, write: Callable[[bytes], None]) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _text(value: str) -> bytes:
+def encode_text(value: str) -> bytes:
+    """Return the encoding of a text."""
     # Field names repeat in every message, so most texts are encoded once in a process.
     encoded = value.encode()
     return _head(_TEXT, len(encoded)) + encoded
 
 
 def _encode_text(value: str, write: Callable[[bytes], None]) -> None:
-    write(_text(value))
+    write(encode_text(value))
 
 
 def _encode_simple(value: bool | None, write: Callable[[bytes], None]) -> None:  # noqa: FBT001
@@ -108,7 +109,7 @@ def _encode_map(value: Mapping[Any, Value], write: Callable[[bytes], None]) -> N
     pairs = []
     for key, item in value.items():
         if isinstance(key, str):
-            pairs.append((_text(key), item))
+            pairs.append((encode_text(key), item))
         elif isinstance(key, int) and not isinstance(key, bool):
             pairs.append((encode(key), item))
         else:

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 import attrs
 
 from attestation import limits
-from attestation.encoding import cbor
-from attestation.errors import DecodeError
+from attestation.encoding import cbor, plain
+from attestation.errors import DecodeError, EnclaveError
 
 _CODEC: Final = "codec"
 _UINT64: Final = (1 << 64) - 1
@@ -26,10 +26,15 @@ _UINT64: Final = (1 << 64) - 1
 
 @attrs.frozen
 class Codec:
-    """How one value becomes CBOR and back. `decode` raises `DecodeError` and nothing else."""
+    """How one value becomes CBOR and back. `decode` raises `DecodeError` and nothing else.
+
+    `read` and `write` are the short way of the common forms (`plain`); codecs may lack them.
+    """
 
     encode: Callable[[Any], cbor.Value]
     decode: Callable[[Any], Any]
+    read: plain.Read | None = None
+    write: plain.Write | None = None
 
 
 def item(codec: Codec, *, default: Any = attrs.NOTHING, secret: bool = False) -> Any:
@@ -55,7 +60,8 @@ def octets(*, exactly: int | None = None, limit: int | None = None) -> Codec:
 
     if exactly is None and limit is None:
         raise ValueError("a byte string needs a length or a limit")
-    return Codec(bytes, decode)
+    read = plain.read_octets(exactly=exactly, limit=limit)
+    return Codec(bytes, decode, read, plain.write_octets)
 
 
 def text(limit: int = limits.NAME_CHARACTERS) -> Codec:
@@ -66,7 +72,7 @@ def text(limit: int = limits.NAME_CHARACTERS) -> Codec:
             raise DecodeError(f"not a text of at most {limit} characters")
         return value
 
-    return Codec(_same, decode)
+    return Codec(_same, decode, plain.read_text(limit), plain.write_text)
 
 
 def uint(maximum: int = _UINT64) -> Codec:
@@ -77,7 +83,7 @@ def uint(maximum: int = _UINT64) -> Codec:
             raise DecodeError(f"not an integer from 0 to {maximum}")
         return value
 
-    return Codec(_same, decode)
+    return Codec(_same, decode, plain.read_uint(maximum), plain.write_uint)
 
 
 def boolean() -> Codec:
@@ -88,7 +94,7 @@ def boolean() -> Codec:
             raise DecodeError("not a boolean")
         return value
 
-    return Codec(_same, decode)
+    return Codec(_same, decode, plain.read_boolean, plain.write_boolean)
 
 
 def word(kind: type[StrEnum]) -> Codec:
@@ -100,7 +106,12 @@ def word(kind: type[StrEnum]) -> Codec:
         except ValueError as error:
             raise DecodeError(f"not one of {', '.join(kind)}") from error
 
-    return Codec(lambda value: value.value, decode)
+    return Codec(
+        lambda value: value.value,
+        decode,
+        plain.read_word({each.value: each for each in kind}),
+        plain.write_word,
+    )
 
 
 def optional(inner: Codec) -> Codec:
@@ -108,6 +119,8 @@ def optional(inner: Codec) -> Codec:
     return Codec(
         lambda value: None if value is None else inner.encode(value),
         lambda value: None if value is None else inner.decode(value),
+        inner.read and plain.read_optional(inner.read),
+        inner.write and plain.write_optional(inner.write),
     )
 
 
@@ -119,11 +132,17 @@ def array(inner: Codec, *, limit: int) -> Codec:
             raise DecodeError(f"not an array of at most {limit} items")
         return tuple(inner.decode(entry) for entry in value)
 
-    return Codec(lambda value: [inner.encode(entry) for entry in value], decode)
+    return Codec(
+        lambda value: [inner.encode(entry) for entry in value],
+        decode,
+        inner.read and plain.read_array(inner.read, limit),
+        inner.write and plain.write_array(inner.write),
+    )
 
 
 def row(*inner: Codec) -> Codec:
     """Tuples of a fixed number of values, each of its own type."""
+    reads = [codec.read for codec in inner if codec.read is not None]
 
     def decode(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(inner):
@@ -133,6 +152,7 @@ def row(*inner: Codec) -> Codec:
     return Codec(
         lambda value: [codec.encode(entry) for codec, entry in zip(inner, value, strict=True)],
         decode,
+        plain.read_row(tuple(reads)) if len(reads) == len(inner) else None,
     )
 
 
@@ -146,7 +166,11 @@ def table(inner: Codec, *, limit: int, key: int = limits.NAME_CHARACTERS) -> Cod
             raise DecodeError("a map key is not a short text")
         return {name: inner.decode(entry) for name, entry in value.items()}
 
-    return Codec(lambda value: {name: inner.encode(entry) for name, entry in value.items()}, decode)
+    return Codec(
+        lambda value: {name: inner.encode(entry) for name, entry in value.items()},
+        decode,
+        inner.read and plain.read_table(inner.read, limit, key),
+    )
 
 
 R = TypeVar("R", bound="Record")
@@ -154,7 +178,12 @@ R = TypeVar("R", bound="Record")
 
 def record(kind: type[R]) -> Codec:
     """A nested record."""
-    return Codec(lambda value: value.to_map(), kind.from_map)
+    return Codec(
+        lambda value: value.to_map(),
+        kind.from_map,
+        lambda data, at: _layout(kind).read(data, at),
+        lambda value, write: _layout(kind).write(value, write),
+    )
 
 
 class Record:
@@ -178,7 +207,9 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """Return the one deterministic encoding."""
-        return cbor.encode(self.to_map())
+        parts: list[bytes] = []
+        _layout(type(self)).write(self, parts.append)
+        return b"".join(parts)
 
     @classmethod
     def from_map(cls, value: Any) -> Self:
@@ -204,6 +235,15 @@ class Record:
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
         """Parse one encoding of at most `LIMIT` bytes, or raise `DecodeError`."""
+        if len(data) <= min(cls.LIMIT, plain.PLAIN_BYTES):
+            data = bytes(data)
+            try:
+                found, end = _layout(cls).read(data, 0)
+            except (plain.NotPlainError, IndexError, EnclaveError):
+                pass  # the general way says what is wrong, or finds it unusual and right
+            else:
+                if end == len(data):
+                    return found  # type: ignore[no-any-return]
         return cls.from_map(cbor.decode(data, limit=cls.LIMIT))
 
 
@@ -226,3 +266,68 @@ def _codecs(kind: type[Record]) -> tuple[tuple[str, Codec], ...]:
         known = tuple((f.name, f.metadata[_CODEC]) for f in fields if _CODEC in f.metadata)
         _KNOWN[kind] = known
     return known
+
+
+@attrs.frozen
+class _Layout:
+    """The fields of a record in the order in which they are encoded, which never changes."""
+
+    kind: type[Record]
+    head: bytes
+    fields: tuple[tuple[bytes, bytes, str, Codec | None], ...]
+    """Encoded key, encoded value of a fixed field, name, codec of a field that is not fixed."""
+
+    @classmethod
+    def of(cls, kind: type[Record]) -> Self:
+        fields: list[tuple[bytes, bytes, str, Codec | None]] = [
+            (cbor.encode(name), cbor.encode(value), name, None)
+            for name, value in _fixed(kind).items()
+        ]
+        fields += [(cbor.encode(name), b"", name, codec) for name, codec in _codecs(kind)]
+        return cls(kind, plain.map_head(len(fields)), tuple(sorted(fields, key=_key)))
+
+    def read(self, data: bytes, at: int) -> tuple[Any, int]:
+        """Read the record that begins at `at`; raises `NotPlainError` for whatever is unusual."""
+        if not data.startswith(self.head, at):
+            plain.not_plain()
+        at += len(self.head)
+        values = {}
+        for key, value, name, codec in self.fields:
+            if not data.startswith(key, at):
+                plain.not_plain()
+            at += len(key)
+            if codec is None:
+                if not data.startswith(value, at):
+                    plain.not_plain()
+                at += len(value)
+            elif codec.read is None:
+                plain.not_plain()
+            else:
+                values[name], at = codec.read(data, at)
+        return self.kind(**values), at
+
+    def write(self, value: Any, write: Callable[[bytes], None]) -> None:
+        """Write the one encoding of `value`."""
+        write(self.head)
+        for key, fixed, name, codec in self.fields:
+            write(key)
+            if codec is None:
+                write(fixed)
+            elif codec.write is not None:
+                codec.write(getattr(value, name), write)
+            else:
+                write(cbor.encode(codec.encode(getattr(value, name))))
+
+
+def _key(field: tuple[bytes, bytes, str, Codec | None]) -> bytes:
+    return field[0]
+
+
+_LAYOUTS: Final[dict[type[Record], _Layout]] = {}
+
+
+def _layout(kind: type[Record]) -> _Layout:
+    layout = _LAYOUTS.get(kind)
+    if layout is None:
+        layout = _LAYOUTS[kind] = _Layout.of(kind)
+    return layout
