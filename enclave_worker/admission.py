@@ -30,7 +30,7 @@ from attestation.sealing.content_key import ContentKey
 from attestation.sealing.sealed_tensor import TensorOpener, open_bytes
 from attestation.sealing.segments import Layout
 from attestation.sealing.session_keys import wrap_session_id
-from attestation.sealing.tensor_header import Direction, Place, SealedTensorHeader, TensorHeader
+from attestation.sealing.tensor_header import Direction, Place, SealedTensorHeader
 from attestation.wire.frames import Frame
 from attestation.wire.messages import JobBody, JobEnvelope, JobHeader
 from attestation.wire.worker_session import WorkerSession
@@ -114,13 +114,13 @@ class Admission:
         claim = self._keystore.claim(session.keyset_id, header.job_id, now_ms=now_ms)
         try:
             # (6) It is in time, for these kernels, and within the worker's limits.
-            tensors = self._check_terms(offer, header, now_ms)
+            inputs = self._check_terms(offer, header, now_ms)
             # Of the bytes that were signed; wrap, body and receipt are bound to it.
             request_digest = digest(Label.JOB_HEADER, envelope.header)
             content_key = _unwrap(session, offer.wrap, request_digest)
             try:
-                plan = self._open_and_plan(envelope, header, tensors, content_key)
-                openers = _openers(header, content_key)
+                plan = self._open_and_plan(envelope, header, inputs, content_key)
+                openers = _openers(header, inputs, content_key)
             except BaseException:
                 content_key.wipe()
                 raise
@@ -155,7 +155,7 @@ class Admission:
 
     def _check_terms(
         self, offer: JobOffer, header: JobHeader, now_ms: int
-    ) -> tuple[TensorHeader, ...]:
+    ) -> tuple[SealedTensorHeader, ...]:
         if now_ms >= header.not_after_ms:
             raise ExpiredError("the client no longer wants this job")
         if header.catalogue_digest != self._catalogue_digest:
@@ -164,18 +164,19 @@ class Admission:
             raise ProgramRefusedError("an unknown kind of commitment")
         if header.price_limit and self._terms.price > header.price_limit:
             raise WorkerLimitError("the worker costs more than the client offers")
-        tensors = _tensor_headers(header)
+        inputs = _sealed_headers(header)
+        tensors = [sealed.tensor for sealed in inputs]
         if sum(Layout.of(tensor).count for tensor in tensors) != offer.input_segments:
             raise JobNotAuthenticError("another number of segments than the signed headers imply")
         if sum(tensor.spec.nbytes for tensor in tensors) > self._terms.max_job_bytes:
             raise WorkerLimitError("the inputs are larger than the worker allows for one job")
-        return tensors
+        return inputs
 
     def _open_and_plan(
         self,
         envelope: JobEnvelope,
         header: JobHeader,
-        tensors: Sequence[TensorHeader],
+        inputs: Sequence[SealedTensorHeader],
         content_key: ContentKey,
     ) -> Plan:
         # (8) The key is the one that the client committed to, the same for every worker.
@@ -191,8 +192,8 @@ class Admission:
         try:
             program = Program.from_bytes(body.program)
             parameters = decode_parameters(body.parameters)
-            inputs = {tensor.name: tensor.spec for tensor in tensors}
-            plan = plan_job(program, self._catalogue, inputs, parameters, items=header.items)
+            specs = {sealed.tensor.name: sealed.tensor.spec for sealed in inputs}
+            plan = plan_job(program, self._catalogue, specs, parameters, items=header.items)
         except (DecodeError, ProgramError) as error:
             # The code and not the message: a message may quote a parameter.
             raise ProgramRefusedError(error.code) from error
@@ -232,21 +233,22 @@ def _place(header: JobHeader, index: int) -> Place:
     return Place(job_id=header.job_id, direction=Direction.INPUT, attempt=0, index=index)
 
 
-def _tensor_headers(header: JobHeader) -> tuple[TensorHeader, ...]:
-    tensors = []
-    for index, sealed in enumerate(header.inputs):
+def _sealed_headers(header: JobHeader) -> tuple[SealedTensorHeader, ...]:
+    inputs = []
+    for index, entry in enumerate(header.inputs):
         try:
-            tensor = SealedTensorHeader.from_bytes(sealed).tensor_at(_place(header, index))
+            sealed = SealedTensorHeader.from_bytes(entry)
+            tensor = sealed.tensor_at(_place(header, index))
         except DecodeError as error:
             raise MalformedJobError(str(error)) from error
         except NotAuthenticError as error:
             raise JobNotAuthenticError(str(error)) from error
         if tensor.segment_bytes != header.segment_bytes:
             raise MalformedJobError("a tensor has segments of another size than the job")
-        tensors.append(tensor)
-    if len({tensor.name for tensor in tensors}) != len(tensors):
+        inputs.append(sealed)
+    if len({sealed.tensor.name for sealed in inputs}) != len(inputs):
         raise MalformedJobError("two inputs have one name")
-    return tuple(tensors)
+    return tuple(inputs)
 
 
 def _unwrap(session: WorkerSession, wrap: bytes, request_digest: Digest) -> ContentKey:
@@ -269,13 +271,13 @@ def _open_body(envelope: JobEnvelope, request_digest: Digest, content_key: Conte
         raise MalformedJobError("the sealed body is not a job body") from error
 
 
-def _openers(header: JobHeader, content_key: ContentKey) -> tuple[TensorOpener, ...]:
+def _openers(
+    header: JobHeader, inputs: Sequence[SealedTensorHeader], content_key: ContentKey
+) -> tuple[TensorOpener, ...]:
     try:
         return tuple(
-            TensorOpener(
-                content_key, SealedTensorHeader.from_bytes(sealed), expected=_place(header, index)
-            )
-            for index, sealed in enumerate(header.inputs)
+            TensorOpener(content_key, sealed, expected=_place(header, index))
+            for index, sealed in enumerate(inputs)
         )
     except NotAuthenticError as error:
         raise JobNotAuthenticError(str(error)) from error

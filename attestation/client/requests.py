@@ -17,7 +17,7 @@ from attestation.client.errors import TooLargeError
 from attestation.client.keys import ClientKey
 from attestation.client.numpy_tensors import Array, as_bytes
 from attestation.client.workers import ReadyWorker
-from attestation.encoding.digests import Label
+from attestation.encoding.digests import Label, digest
 from attestation.errors import LocalProtocolError, ProgramError
 from attestation.identifiers import SHORT_ID_BYTES, Digest, JobId, KeySetId, WorkerId
 from attestation.programs.catalogue import Catalogue
@@ -241,7 +241,8 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
         price_limit=spec.price_limit,
         items=spec.items,
     )
-    request_digest = header.digest()
+    signed = header.to_bytes()
+    request_digest = digest(Label.JOB_HEADER, signed)
     commitment = SegmentCommitment(spec.commitment)
     inline = _seal_inline(sealers, commitment) if spec.inline else ()
     accepted: dict[KeySetId, AcceptedWorker] = {}
@@ -266,7 +267,7 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
             price_limit=spec.price_limit,
             wraps=tuple(wraps),
         ),
-        envelope=_envelope(header, body, content_key, request_digest, key),
+        envelope=_envelope(signed, body, content_key, request_digest, key),
         content_key=content_key,
         accepted=accepted,
         wrapped_for={worker.worker_id: worker for worker in choice.workers},
@@ -304,13 +305,12 @@ def _seal_inline(
 
 
 def _envelope(
-    header: JobHeader,
+    signed: bytes,
     body: JobBody,
     content_key: ContentKey,
     request_digest: Digest,
     key: ClientKey,
 ) -> bytes:
-    signed = header.to_bytes()
     (signature,) = sign_batch([signed], label=Label.JOB_SIGNATURE, key_id=key.key_id, sign=key.sign)
     sealed = seal_bytes(content_key.body_key(request_digest), request_digest, body.to_bytes())
     return JobEnvelope(header=signed, signature=signature.to_bytes(), body=sealed).to_bytes()

@@ -6,6 +6,7 @@ first, so no label is a prefix of another.
 
 import hashlib
 from enum import Enum
+from typing import Final
 
 from attestation.identifiers import Digest
 
@@ -57,4 +58,7 @@ def digest512(label: Label, data: bytes) -> bytes:
 
 def prefix(label: Label) -> bytes:
     """Return the length-prefixed label that every labelled hash or signature starts with."""
-    return bytes([len(label.value)]) + label.value
+    return _PREFIXES[label]
+
+
+_PREFIXES: Final = {label: bytes([len(label.value)]) + label.value for label in Label}

@@ -6,6 +6,7 @@ step 3).
 """
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 from attrs import frozen
@@ -67,4 +68,8 @@ class KeySet(Record):
 
     def keyset_id(self) -> KeySetId:
         """Return the labelled digest that names this key set and that the hardware signs."""
+        return self._keyset_id
+
+    @cached_property
+    def _keyset_id(self) -> KeySetId:
         return KeySetId(digest(Label.KEYSET, self.to_bytes()))

@@ -6,6 +6,7 @@ field in it is authenticated: a segment of another tensor, job, direction or att
 
 import re
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final, Self
 
 from attrs import frozen
@@ -141,7 +142,7 @@ class TensorHeader(Record):
         except TensorError as error:
             raise DecodeError(f"TensorHeader: {error}") from error
 
-    @property
+    @cached_property
     def spec(self) -> TensorSpec:
         """Element type and shape."""
         return TensorSpec(dtype=self.dtype, shape=self.shape)
@@ -169,13 +170,14 @@ class SealedTensorHeader(Record):
     header: bytes = item(octets(limit=TensorHeader.LIMIT))
     floe_header: bytes = item(octets(exactly=floe.HEADER_BYTES), secret=True)
 
+    @cached_property
     def tensor(self) -> TensorHeader:
-        """Parse the inner header; raises `DecodeError`."""
+        """The inner header, parsed; raises `DecodeError`."""
         return TensorHeader.from_bytes(self.header)
 
     def tensor_at(self, expected: Place) -> TensorHeader:
         """Parse the inner header and refuse, with `NotAuthenticError`, one of another place."""
-        tensor = self.tensor()
+        tensor = self.tensor
         if tensor.place != expected:
             raise NotAuthenticError("a tensor of another job, direction, attempt or index")
         return tensor

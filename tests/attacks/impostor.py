@@ -90,7 +90,7 @@ class Impostor:
         header = JobHeader.from_bytes(envelope.header)
         key = self._keys.unwrap(record.wraps[0][1], header.digest())
         sealed = SealedTensorHeader.from_bytes(header.inputs[0])
-        opener = TensorOpener(key, sealed, expected=sealed.tensor().place)
+        opener = TensorOpener(key, sealed, expected=sealed.tensor.place)
         data = bytearray(opener.header.spec.nbytes)
         opener.open_into(0, message.body[2], data)
         flat = np.frombuffer(bytes(data), dtype=opener.header.dtype)

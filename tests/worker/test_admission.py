@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from attestation.encoding import cbor
 from attestation.encoding.digests import Label, digest
 from attestation.programs.program import Program, encode_parameters
 from attestation.sealing.content_key import ContentKey
@@ -204,15 +205,31 @@ def test_a_program_whose_intermediates_are_too_large_is_refused(
     refuses(workshop, job, WorkerLimitError)
 
 
+@pytest.mark.parametrize("shape", [(1 << 40,), (1 << 20, 1 << 20), (1,) * 15 + (1 << 40,)], ids=len)
 def test_a_header_that_announces_a_giant_tensor_allocates_nothing(
-    workshop: Workshop, client: SimulatedClient
+    workshop: Workshop, client: SimulatedClient, shape: tuple[int, ...]
 ) -> None:
+    """2^40 elements in a hundred bytes."""
     job = workshop.job(client)
     honest = SealedTensorHeader.from_bytes(job.header.inputs[0])
-    giant = attrs.evolve(honest.tensor(), shape=(1 << 36,))
-    sealed = attrs.evolve(honest, header=giant.to_bytes())
+    giant = attrs.evolve(honest.tensor, dtype="int8", shape=shape).to_bytes()
+    assert len(giant) <= 200
+    sealed = attrs.evolve(honest, header=giant)
     job.change_header(inputs=(sealed.to_bytes(),))
-    refuses(workshop, job, WorkerLimitError, input_segments=1 << 23)
+    segments = -(-(1 << 40) // job.header.segment_bytes)
+    refuses(workshop, job, WorkerLimitError, input_segments=segments)
+
+
+def test_a_header_that_announces_more_than_any_tensor_has_is_malformed(
+    workshop: Workshop, client: SimulatedClient
+) -> None:
+    """2^40 elements of eight bytes: the header itself is none."""
+    job = workshop.job(client)
+    honest = SealedTensorHeader.from_bytes(job.header.inputs[0])
+    fields = honest.tensor.to_map() | {"shape": [1 << 40]}
+    sealed = attrs.evolve(honest, header=cbor.encode(fields))
+    job.change_header(inputs=(sealed.to_bytes(),))
+    refuses(workshop, job, MalformedJobError)
 
 
 def test_another_number_of_segments_than_was_signed_is_refused(
@@ -233,7 +250,7 @@ def test_a_tensor_of_another_job_is_refused(workshop: Workshop, client: Simulate
 def test_two_tensors_of_one_name_are_refused(workshop: Workshop, client: SimulatedClient) -> None:
     job = workshop.job(client)
     first = SealedTensorHeader.from_bytes(job.header.inputs[0])
-    second = attrs.evolve(first, header=attrs.evolve(first.tensor(), index=1).to_bytes())
+    second = attrs.evolve(first, header=attrs.evolve(first.tensor, index=1).to_bytes())
     job.change_header(inputs=(first.to_bytes(), second.to_bytes()))
     refuses(workshop, job, MalformedJobError, input_segments=6)
 
