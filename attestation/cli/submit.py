@@ -23,7 +23,7 @@ from attestation.cli.output import (
 )
 from attestation.client.files import TensorFileError, load_tensor, save_tensor
 from attestation.client.jobs import Job
-from attestation.client.requests import GivenParameters
+from attestation.client.planning import GivenParameters
 from attestation.errors import ProgramError
 from attestation.programs.errors import ParameterTypeError
 from attestation.programs.loading import load_program_toml

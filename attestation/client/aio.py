@@ -20,7 +20,7 @@ from attestation.client.errors import JobTimeoutError
 from attestation.client.jobs import Job, Progress
 from attestation.client.mapping import MapProgress
 from attestation.client.numpy_tensors import Array
-from attestation.client.requests import GivenParameters
+from attestation.client.planning import GivenParameters
 from attestation.endorsements.collateral import Collateral
 from attestation.errors import LocalProtocolError
 from attestation.evidence.bundle import EvidenceRecord

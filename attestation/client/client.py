@@ -22,7 +22,8 @@ from attestation.client.jobs import Job, Progress
 from attestation.client.keys import ClientKey
 from attestation.client.mapping import WINDOW, Item, Mapper, MapProgress
 from attestation.client.numpy_tensors import Array, to_tensor
-from attestation.client.requests import GivenParameters, JobSpec, choose, seal_request
+from attestation.client.planning import GivenParameters
+from attestation.client.requests import JobSpec, choose, seal_request
 from attestation.client.transport import CurveKeys, DealerTransport, Transport
 from attestation.client.workers import Reason, Surroundings
 from attestation.endorsements.collateral import NO_COLLATERAL, Collateral

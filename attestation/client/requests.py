@@ -8,7 +8,7 @@ segment by segment while it is sent, so that no second copy of it exists.
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import urandom
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
 from attrs import define, evolve, field, frozen
 
@@ -16,16 +16,13 @@ from attestation import limits
 from attestation.client.errors import TooLargeError
 from attestation.client.keys import ClientKey
 from attestation.client.numpy_tensors import Array, as_bytes
+from attestation.client.planning import GivenParameters, plan
 from attestation.client.workers import ReadyWorker
 from attestation.encoding.digests import Label, digest
 from attestation.errors import LocalProtocolError, ProgramError
 from attestation.identifiers import SHORT_ID_BYTES, Digest, JobId, KeySetId, WorkerId
-from attestation.programs.catalogue import Catalogue
-from attestation.programs.errors import ParameterUnknownError
-from attestation.programs.parameters import Scalar
 from attestation.programs.plan import Plan
 from attestation.programs.program import Parameters, Program, encode_parameters
-from attestation.programs.stacking import plan_job
 from attestation.receipts.commitment import CommitmentKind, SegmentCommitment
 from attestation.receipts.signed_batch import sign_batch
 from attestation.sealing.content_key import ContentKey
@@ -42,9 +39,6 @@ from attestation.sealing.tensor_spec import TensorSpec
 from attestation.wire.client_session import AcceptedWorker
 from attestation.wire.control import SubmitRecord
 from attestation.wire.messages import JobBody, JobEnvelope, JobHeader
-
-GivenParameters: TypeAlias = Mapping[str, Scalar] | Mapping[str, Mapping[str, Scalar]]
-"""Per step, or flat where the program has one step."""
 
 WRAPS: Final = 1024
 """Workers that one job is wrapped for (`SubmitRecord.wraps`)."""
@@ -174,12 +168,16 @@ def choose(spec: JobSpec, ready: Sequence[ReadyWorker], max_job_bytes: int) -> C
 def _plan(
     spec: JobSpec, catalogue_digest: Digest, workers: list[ReadyWorker], max_job_bytes: int
 ) -> Choice:
-    catalogue = workers[0].accepted.catalogue
-    program = _program(spec.program, catalogue)
-    parameters = _by_step(program, spec.parameters)
-    plan = plan_job(program, catalogue, spec.specs, parameters, items=spec.items)
+    planned = plan(
+        workers[0].accepted.catalogue,
+        catalogue_digest,
+        spec.program,
+        spec.parameters,
+        spec.specs,
+        items=spec.items,
+    )
     output_bytes = sum(
-        sealed_length(output.nbytes, spec.segment_bytes) for output in plan.outputs.values()
+        sealed_length(output.nbytes, spec.segment_bytes) for output in planned.plan.outputs.values()
     )
     needed = spec.input_bytes + output_bytes
     roomy = [worker for worker in workers if worker.description.max_job_bytes >= needed]
@@ -190,31 +188,13 @@ def _plan(
             f"the coordinator {max_job_bytes}"
         )
     return Choice(
-        program=program,
-        parameters=parameters,
-        plan=plan,
+        program=planned.program,
+        parameters=planned.parameters,
+        plan=planned.plan,
         catalogue_digest=catalogue_digest,
         workers=tuple(roomy[:WRAPS]),
         output_bytes=output_bytes,
     )
-
-
-def _program(program: Program | str, catalogue: Catalogue) -> Program:
-    if isinstance(program, Program):
-        return program
-    return Program.single(catalogue.signature(program))
-
-
-def _by_step(program: Program, given: GivenParameters) -> Parameters:
-    nested = {step: values for step, values in given.items() if isinstance(values, Mapping)}
-    flat = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
-    if not flat:
-        return nested
-    if nested or len(program.steps) != 1:
-        raise ParameterUnknownError(
-            "parameters of several steps are given as {step: {name: value}}"
-        )
-    return {program.steps[0].id: flat}
 
 
 def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest:

@@ -6,6 +6,7 @@ change its digest. The parameters live apart, since the program may be public wh
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, Final, Self, TypeAlias
 
 from attrs import frozen
@@ -109,6 +110,10 @@ class Program(Record):
 
     def digest(self) -> Digest:
         """Return the program digest that job headers and receipts carry."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> Digest:
         return digest(Label.PROGRAM, self.to_bytes())
 
     def _check_size(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from attestation.client.errors import ItemsFailedError, JobFailedError
 from attestation.client.mapping import Item
-from attestation.errors import LocalProtocolError, TensorError
+from attestation.errors import LocalProtocolError, ProgramError, TensorError
 from attestation.wire.messages import JobEnvelope, JobHeader
 from tests.client.conftest import Connect
 from tests.client.honest import HonestCoordinator
@@ -106,3 +106,17 @@ def test_the_signed_header_says_how_many_items_there_are(connect: Connect) -> No
     ]
     assert sum(header.items or 1 for header in headers) == 200
     assert any(header.items > 1 for header in headers)
+
+
+def test_a_plan_is_not_used_for_other_parameters_or_shapes(connect: Connect) -> None:
+    """Plans are remembered: nothing that a plan depends on may be left out of the comparison."""
+    client = connect(HonestCoordinator())
+    parameters: dict[str, float] = {"scale": 2.0}
+    x = np.ones(3, np.float32)
+    assert client.submit("nn.affine", {"x": x}, parameters=parameters).result(SECONDS)["y"][0] == 2
+    parameters["scale"] = 5.0
+    assert client.submit("nn.affine", {"x": x}, parameters=parameters).result(SECONDS)["y"][0] == 5
+    longer = client.submit("nn.affine", {"x": np.ones(4, np.float32)}).result(SECONDS)
+    assert longer["y"].shape == (4,)
+    with pytest.raises(ProgramError):
+        client.submit("nn.affine", {"x": x}, parameters={"scale": True})
