@@ -76,6 +76,10 @@ class Checklist:
         self._record(Tier.AFFIRMING, OK, detail)
         return made
 
+    def holds(self, question: Question) -> bool:
+        """Whether every step so far that answers `question` has passed."""
+        return all(check.tier.accepted for check in self._checks if check.question is question)
+
     def finish(self) -> tuple[Check, ...]:
         """Return one check for every step that was announced."""
         while len(self._checks) < len(self._steps):

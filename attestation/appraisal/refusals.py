@@ -66,12 +66,6 @@ class EvidenceStaleError(VerificationError):
     code = "evidence-stale"
 
 
-class GpuEvidenceUnknownError(VerificationError):
-    """There is GPU Evidence that this version cannot appraise. Update before you rely on it."""
-
-    code = "gpu-evidence-unknown"
-
-
 class BindingMismatchError(VerificationError):
     """The hardware signed for other keys or Challenges. Someone put these keys in; do not use them.
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from attrs import Attribute, field, frozen
 
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import EvidenceRefusedError, LocalProtocolError
 from attestation.evidence.keyset import Kem, KeySet
 from attestation.identifiers import Digest, KeySetId
@@ -105,6 +106,8 @@ class AttestationResult:
     appraised_at: datetime
     claims: Mapping[str, str] = field(factory=dict)
     """What the Evidence says about its machine, for people to read."""
+    collateral: Collateral = field(default=NO_COLLATERAL, repr=False)
+    """What was there to judge with: another day's collateral may give another verdict."""
 
     @property
     def tier(self) -> Tier:
@@ -156,6 +159,7 @@ class AttestationResult:
             "keyset_id": None if self.keyset is None else self.keyset.keyset_id().hex(),
             "catalogue_digest": _hex(self.catalogue_digest),
             "nonce": _hex(self.nonce),
+            "collateral_digest": self.collateral.digest().hex(),
             "claims": dict(self.claims),
             "checks": [check.to_map() for check in self.checks],
         }

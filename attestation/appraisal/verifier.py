@@ -10,13 +10,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, TypeAlias
 
 from attestation import limits
-from attestation.appraisal import insecure, tpm
+from attestation.appraisal import (
+    azure_snp_vtpm,
+    azure_tdx_vtpm,
+    insecure,
+    nitro,
+    nvidia_composite,
+    sev_snp,
+    sgx,
+    tdx,
+    tpm,
+)
 from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
 from attestation.appraisal.claims import Case, Claims
 from attestation.appraisal.refusals import (
     CatalogueNotAcceptedError,
     EvidenceStaleError,
-    GpuEvidenceUnknownError,
     KeySetExpiredError,
     KeySetLifeError,
     KeySetNotYetValidError,
@@ -29,10 +38,16 @@ from attestation.appraisal.result import AttestationResult
 from attestation.encoding.digests import Label, digest
 from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import LocalProtocolError, VerificationError
+from attestation.evidence.azure_vtpm import SNP_KIND as AZURE_SNP
+from attestation.evidence.azure_vtpm import TDX_KIND as AZURE_TDX
 from attestation.evidence.binding import FreshnessProof
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
 from attestation.evidence.insecure import KIND as INSECURE
 from attestation.evidence.keyset import KeySet
+from attestation.evidence.nitro import KIND as NITRO
+from attestation.evidence.sev_snp import KIND as SEV_SNP
+from attestation.evidence.sgx import KIND as SGX
+from attestation.evidence.tdx import KIND as TDX
 from attestation.evidence.tpm import KIND as TPM
 from attestation.policy.policy import Policy
 
@@ -50,6 +65,12 @@ STEPS: Final = (
 
 KINDS: Final[Mapping[str, tuple[tuple[Step, ...], Appraiser]]] = {
     TPM: (tpm.STEPS, tpm.appraise),
+    SEV_SNP: (sev_snp.STEPS, sev_snp.appraise),
+    TDX: (tdx.STEPS, tdx.appraise),
+    SGX: (sgx.STEPS, sgx.appraise),
+    AZURE_SNP: (azure_snp_vtpm.STEPS, azure_snp_vtpm.appraise),
+    AZURE_TDX: (azure_tdx_vtpm.STEPS, azure_tdx_vtpm.appraise),
+    NITRO: (nitro.STEPS, nitro.appraise),
     INSECURE: (insecure.STEPS, insecure.appraise),
 }
 
@@ -87,6 +108,8 @@ def appraise(
         # (1) The policy accepts this kind, and we can appraise it.
         steps, appraiser = checks.need("accepted by the policy", _kind, bundle, policy)
         checks.announce(steps)
+        if bundle.gpu_evidence is not None and policy.gpu is not None:
+            checks.announce(nvidia_composite.STEPS)
         # (2) The key set parses.
         keyset = checks.need("well formed", KeySet.from_bytes, bundle.keyset)
         # (3) It is alive at `now`, (4) for no longer than the policy allows.
@@ -96,11 +119,15 @@ def appraise(
         checks.run(_catalogue, keyset, policy)
         # (6) The Evidence answers our Challenge, or is young enough.
         checks.run(_freshness, bundle, keyset, policy, nonce, path, now)
-        # (7) There is no GPU Evidence that nobody would look at.
-        checks.run(_gpu, bundle)
+        # (7) There is GPU Evidence if the policy wants some, and none that nobody would look at.
+        checks.run(nvidia_composite.presence, bundle, policy)
         # (8...) What this kind is made of.
         case = Case(bundle=bundle, keyset=keyset, policy=policy, collateral=collateral, now=now)
         claims = appraiser(case, checks)
+        # (...) What its GPUs are made of, and that the CPU vouches for them.
+        if bundle.gpu_evidence is not None and policy.gpu is not None:
+            gpus = nvidia_composite.appraise(case, policy.gpu, bundle.gpu_evidence, checks)
+            claims = {**claims, **gpus}
     except CannotContinueError:
         pass  # the step that failed is on the list, and the rest will be as not reached
     return AttestationResult(
@@ -114,6 +141,7 @@ def appraise(
         nonce=nonce,
         appraised_at=now,
         claims=claims,
+        collateral=collateral,
     )
 
 
@@ -125,10 +153,12 @@ def appraise_record(
     now: datetime,
     collateral: Collateral = NO_COLLATERAL,
 ) -> AttestationResult:
-    """Judge an evidence file; raises `EvidenceFileError` and, for its bundle, `DecodeError`.
+    """Judge an evidence file; raises `EvidenceFileError` and, for what is in it, `DecodeError`.
 
-    The nonce in the file is not used as the Challenge: only the caller knows what he asked.
+    The nonce in the file is not used as the Challenge: only the caller knows what he asked. Of the
+    collateral in the file those kinds are used of which the caller gives nothing himself.
     """
+    kept = Collateral.from_bytes(record.collateral)
     bundle = EvidenceBundle.from_bytes(record.bundle)
     result = appraise(
         bundle,
@@ -136,7 +166,7 @@ def appraise_record(
         nonce=nonce,
         path=record.proof(),
         now=now,
-        collateral=collateral,
+        collateral=collateral.over(kept),
     )
     if result.catalogue_digest not in (None, digest(Label.CATALOGUE, record.catalogue)):
         raise EvidenceFileError("the catalogue is not the one that the key set names")
@@ -199,12 +229,6 @@ def _freshness(
     if age > timedelta(seconds=limit):
         raise EvidenceStaleError(f"{age.total_seconds():g} s old where {limit} s are allowed")
     return f"no Challenge given; {age.total_seconds():g} s old"
-
-
-def _gpu(bundle: EvidenceBundle) -> str:
-    if bundle.gpu_evidence is not None:
-        raise GpuEvidenceUnknownError(f"{len(bundle.gpu_evidence)} bytes")
-    return "none"
 
 
 def _time(milliseconds: int) -> datetime:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn, TypeAlias
 
 from attestation.encoding.cbor import encode_text
-from attestation.errors import LocalProtocolError
+from attestation.errors import EnclaveError, LocalProtocolError
 
 Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
 """The value that begins at an offset, and the offset behind it. May raise `IndexError` as well."""
@@ -24,7 +24,7 @@ _FALSE, _TRUE, _NULL = 0xF4, 0xF5, 0xF6
 _UINT64: Final = (1 << 64) - 1
 
 
-class NotPlainError(Exception):
+class NotPlainError(EnclaveError):
     """Read it the general way. Never leaves `encoding`."""
 
 

@@ -11,7 +11,9 @@ from typing import Final, Self
 from attrs import frozen
 
 from attestation import limits
+from attestation.encoding.digests import Label, digest
 from attestation.encoding.record import Record, array, item, octets, row, word
+from attestation.identifiers import Digest
 
 
 class CollateralKind(StrEnum):
@@ -52,6 +54,21 @@ class Collateral(Record):
     def of(self, kind: CollateralKind) -> tuple[bytes, ...]:
         """Return the items of one kind."""
         return tuple(data for known, data in self.items if known is kind)
+
+    def over(self, other: "Collateral") -> "Collateral":
+        """Return this, with `other` only for the kinds of which there is nothing here.
+
+        Whole kinds, not items: somebody who keeps an older list beside a newer one, both inside
+        their windows, must not get to choose.
+        """
+        own = {kind for kind, _ in self.items}
+        return Collateral.from_items(
+            [*self.items, *(entry for entry in other.items if entry[0] not in own)]
+        )
+
+    def digest(self) -> Digest:
+        """Return the digest that a verdict names: it belongs to Evidence, collateral and time."""
+        return digest(Label.COLLATERAL_SET, self.to_bytes())
 
     @classmethod
     def from_items(cls, items: Sequence[tuple[CollateralKind, bytes]]) -> Self:

@@ -12,9 +12,20 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from attestation import limits
+from attestation.endorsements.chains import STRONG
 from attestation.errors import DecodeError, LocalProtocolError, MissingError, VerificationError
 
 _PEM_MARK = b"-----BEGIN"
+
+
+_NOT_A_LIST = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 class RevocationMissingError(MissingError):
@@ -43,8 +54,9 @@ def parse_crl(data: bytes) -> x509.CertificateRevocationList:
     load = x509.load_pem_x509_crl if data.startswith(_PEM_MARK) else x509.load_der_x509_crl
     try:
         crl = load(data)
-        _ = (crl.extensions, crl.next_update_utc, crl.signature_hash_algorithm)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        # Parsed when first looked at, and only then do they raise: look now.
+        _ = (crl.issuer, crl.extensions, crl.next_update_utc, crl.signature_hash_algorithm)
+    except _NOT_A_LIST as error:
         raise DecodeError(f"not a revocation list that can be read ({error})") from error
     return crl
 
@@ -63,27 +75,33 @@ def check_not_revoked(
     """
     if now.tzinfo is None:
         raise LocalProtocolError("a verification time without time zone")
-    own = [crl for crl in map(parse_crl, crls) if _signed_by(crl, issuer)]
+    own = [parse_crl(data) for data in crls if _signed_by(data, issuer)]
     if not own:
         raise RevocationMissingError("no revocation list of the certificate's issuer")
     for crl in own:
         # A revocation stays one when the list that says so has become old.
         if crl.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
             raise RevokedError(f"serial {certificate.serial_number:x}")
-    if not any(_current(crl, now) for crl in own):
-        raise RevocationStaleError("no revocation list of the issuer is valid at that time")
-
-
-def _signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
-    return crl.issuer == issuer.subject and _signature_holds(crl, issuer)
+    if not any(_complete(crl) and _current(crl, now) for crl in own):
+        raise RevocationStaleError("no complete revocation list of the issuer holds at that time")
 
 
 @lru_cache(maxsize=256)
-def _signature_holds(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+def _signed_by(data: bytes, issuer: x509.Certificate) -> bool:
+    """Whether `issuer` signed the list: a fact about bytes, so it may be remembered."""
+    crl = parse_crl(data)
+    if crl.issuer != issuer.subject or not isinstance(crl.signature_hash_algorithm, STRONG):
+        return False
     try:
         return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
         return False
+
+
+def _complete(crl: x509.CertificateRevocationList) -> bool:
+    # A critical extension narrows what a list speaks of: a delta, one reason, some certificates
+    # (RFC 5280 section 5.2). What such a list leaves out is not thereby alive.
+    return not any(extension.critical for extension in crl.extensions)
 
 
 def _current(crl: x509.CertificateRevocationList, now: datetime) -> bool:

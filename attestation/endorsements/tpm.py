@@ -8,15 +8,23 @@ so for a software TPM, then this Evidence is as good as that software's host.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Final
 
+from attrs import frozen
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from attestation.endorsements import azure, gcp
 from attestation.endorsements.chains import (
     ChainNotAnchoredError,
     parse_certificate,
     verify_chain,
+)
+from attestation.endorsements.revocation import (
+    RevocationMissingError,
+    RevocationStaleError,
+    check_not_revoked,
 )
 from attestation.errors import MissingError, VerificationError
 from attestation.evidence.tpm import Public
@@ -41,34 +49,84 @@ class CertificateMismatchError(VerificationError):
     code = "ak-certificate-mismatch"
 
 
+@frozen(kw_only=True)
+class Endorsement:
+    """Who vouches for a key; `path` leads from its certificate to the anchor, empty for a pin."""
+
+    finding: str
+    path: tuple[x509.Certificate, ...] = ()
+
+
 def endorse(
     ak: Public,
     certificates: Sequence[bytes],
     *,
     roots: Sequence[bytes],
     pinned: Collection[bytes],
+    intermediates: Sequence[bytes] = (),
     now: datetime,
-) -> str:
+) -> Endorsement:
     """Return who vouches for `ak`, or raise.
 
-    `roots` are DER certificates, `pinned` SHA-256 digests of SubjectPublicKeyInfo. Raises
-    `KeyNotEndorsedError` when neither applies, `CertificateMismatchError` or `ChainInvalidError`
-    when a certificate is there and does not hold, `DecodeError` when it is none.
+    `roots` are DER certificates, `pinned` SHA-256 digests of SubjectPublicKeyInfo, `intermediates`
+    what `certificates` may lack. Raises `KeyNotEndorsedError` when nobody applies,
+    `CertificateMismatchError` or `ChainInvalidError` when a certificate is there and does not hold,
+    `DecodeError` when it is none.
     """
     if ak.fingerprint() in pinned:
-        return f"the policy pins the key sha256:{ak.fingerprint().hex()}"
+        return Endorsement(finding=f"the policy pins the key sha256:{ak.fingerprint().hex()}")
     if not certificates or not roots:
         raise KeyNotEndorsedError(f"nobody vouches for sha256:{ak.fingerprint().hex()}")
-    chain = [parse_certificate(der) for der in certificates]
+    anchors = [parse_certificate(der) for der in roots]
     try:
-        verify_chain(chain, roots=[parse_certificate(der) for der in roots], now=now)
+        path = find_path(certificates, roots=anchors, intermediates=intermediates, now=now)
     except ChainNotAnchoredError as error:
         raise KeyNotEndorsedError("the AK certificate leads to no pinned root") from error
-    _check_leaf(chain[0], ak)
-    return f"certificate sha256:{chain[0].fingerprint(hashes.SHA256()).hex()} to a pinned root"
+    check_leaf(path[0], ak)
+    fingerprint = path[0].fingerprint(hashes.SHA256()).hex()
+    return Endorsement(finding=f"certificate sha256:{fingerprint} to a pinned root", path=path)
 
 
-def _check_leaf(leaf: x509.Certificate, ak: Public) -> None:
+def find_path(
+    certificates: Sequence[bytes],
+    *,
+    roots: Sequence[x509.Certificate],
+    intermediates: Sequence[bytes] = (),
+    now: datetime,
+) -> tuple[x509.Certificate, ...]:
+    """Return the path from the first certificate to a root. Raises like `verify_chain`.
+
+    Clouds hand out certificates without their issuers, so those that are known here help out.
+    """
+    given = [parse_certificate(der) for der in [*certificates, *intermediates]]
+    issuers = {certificate.issuer for certificate in given}
+    known = [
+        certificate
+        for certificate in (*azure.intermediates(), *gcp.intermediates())
+        if certificate.subject in issuers
+    ]
+    return verify_chain([*given, *known], roots=roots, now=now)
+
+
+def check_revocation(
+    path: Sequence[x509.Certificate], *, crls: Sequence[bytes], now: datetime
+) -> None:
+    """Check each certificate of `path` below its anchor. Raises like `check_not_revoked`.
+
+    That one was revoked counts for more than that another's list is missing.
+    """
+    lacking: VerificationError | None = None
+    for certificate, issuer in pairwise(path):
+        try:
+            check_not_revoked(certificate, issuer=issuer, crls=crls, now=now)
+        except (RevocationMissingError, RevocationStaleError) as error:
+            lacking = lacking or error
+    if lacking is not None:
+        raise lacking
+
+
+def check_leaf(leaf: x509.Certificate, ak: Public) -> None:
+    """Check that `leaf` is for `ak`, and for an attestation key."""
     spki = leaf.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

@@ -36,11 +36,14 @@ class EvidenceRecord(Record):
     """A `*.evidence` file: what `enclave verify` needs to repeat a client's appraisal.
 
     `bundle` is a canonical `EvidenceBundle`, `catalogue` the worker's kernel catalogue; the path
-    leads from `nonce` to the bundle's `nonce_root`.
+    leads from `nonce` to the bundle's `nonce_root`. `collateral` is the canonical `Collateral` that
+    the client judged with: years later no vendor gives it out any more.
     """
 
-    VERSION = 1
-    LIMIT = limits.EVIDENCE_BYTES + limits.CATALOGUE_BYTES + 64 * limits.KIB
+    VERSION = 2
+    LIMIT = (
+        limits.EVIDENCE_BYTES + limits.CATALOGUE_BYTES + limits.COLLATERAL_BYTES + 64 * limits.KIB
+    )
 
     bundle: bytes = item(octets(limit=limits.EVIDENCE_BYTES), secret=True)
     nonce: bytes = item(octets(exactly=limits.NONCE_BYTES))
@@ -50,6 +53,7 @@ class EvidenceRecord(Record):
         array(octets(exactly=DIGEST_BYTES), limit=limits.MERKLE_PATH), secret=True
     )
     catalogue: bytes = item(octets(limit=limits.CATALOGUE_BYTES), secret=True)
+    collateral: bytes = item(octets(limit=limits.COLLATERAL_BYTES), secret=True)
 
     def proof(self) -> FreshnessProof:
         """Return the path of `nonce`."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from attestation import limits
 from attestation.encoding.reader import Reader
-from attestation.encoding.record import Record, array, item, octets, row, uint, word
+from attestation.encoding.record import Record, array, item, octets, optional, row, uint, word
 from attestation.errors import DecodeError
 
 KIND: Final = "tpm"
@@ -61,12 +61,13 @@ _HASHES: Final = {
     0x000D: PcrBank.SHA512,
 }
 
-_SIGNING_HASHES: Final[Mapping[PcrBank, type[hashes.SHA256 | hashes.SHA384 | hashes.SHA512]]] = {
+_SIGNING_HASHES: Final[Mapping[PcrBank, type[hashes.HashAlgorithm]]] = {
+    PcrBank.SHA1: hashes.SHA1,
     PcrBank.SHA256: hashes.SHA256,
     PcrBank.SHA384: hashes.SHA384,
     PcrBank.SHA512: hashes.SHA512,
 }
-"""SHA-1 parses, since real TPMs still use it, and has no entry here: nothing verifies under it."""
+"""SHA-1 is here since real TPMs still sign with it: such quotes are genuine, and not accepted."""
 
 _CURVES: Final = {0x0003: ec.SECP256R1, 0x0004: ec.SECP384R1}
 
@@ -94,18 +95,34 @@ PcrRow: TypeAlias = tuple[PcrBank, int, bytes]
 
 
 @frozen(kw_only=True)
-class TpmEvidence(Record):
-    """The body of a bundle: what the TPM signed, its key, and the values it signed a digest of."""
+class PcrQuote(Record):
+    """What a TPM signed, the values it signed a digest of, and the log that led to them.
+
+    `pcrs` may be empty: then nothing but their digest is known. `signature` is in any form that
+    `tpm_forms.read_signature` knows.
+    """
+
+    attest: bytes = item(octets(limit=limits.TPM_STRUCTURE_BYTES), secret=True)
+    signature: bytes = item(octets(limit=limits.TPM_STRUCTURE_BYTES), secret=True)
+    pcrs: tuple[PcrRow, ...] = item(
+        array(row(word(PcrBank), uint(31), octets(limit=64)), limit=limits.TPM_PCRS)
+    )
+    event_log: bytes | None = item(
+        optional(octets(limit=limits.EVENT_LOG_BYTES)), default=None, secret=True
+    )
+
+
+@frozen(kw_only=True)
+class TpmEvidence(PcrQuote):
+    """The body of a bundle: a quote, the key that signed it, and the certificates of that key.
+
+    `ak_public` is in any form that `tpm_forms.read_key` knows; certificates are DER, leaf first.
+    """
 
     VERSION = 1
     LIMIT = limits.EVIDENCE_BYTES
 
-    attest: bytes = item(octets(limit=limits.TPM_STRUCTURE_BYTES), secret=True)
-    signature: bytes = item(octets(limit=limits.TPM_STRUCTURE_BYTES), secret=True)
-    ak_public: bytes = item(octets(limit=limits.TPM_STRUCTURE_BYTES), secret=True)
-    pcrs: tuple[PcrRow, ...] = item(
-        array(row(word(PcrBank), uint(31), octets(limit=64)), limit=limits.TPM_PCRS)
-    )
+    ak_public: bytes = item(octets(limit=limits.CERTIFICATE_BYTES), secret=True)
     ak_certificates: tuple[bytes, ...] = item(
         array(octets(limit=limits.CERTIFICATE_BYTES), limit=limits.CERTIFICATES), secret=True
     )
@@ -117,6 +134,11 @@ class Quote:
 
     selection: tuple[PcrName, ...]
     pcr_digest: bytes
+
+    def digest_hash(self) -> PcrBank | None:
+        """Return the hash of the signing scheme, which made `pcr_digest` (Part 3, TPM2_Quote)."""
+        size = len(self.pcr_digest)
+        return next((bank for bank in PcrBank if bank.digest_bytes == size), None)
 
 
 @frozen(kw_only=True)
@@ -183,17 +205,17 @@ class Signature:
         reader.finish()
         return cls(scheme=scheme, hash=algorithm, values=values)
 
-    def signing_hash(self) -> hashes.HashAlgorithm | None:
-        """Return the hash that was signed, None when it is too weak to mean anything."""
-        algorithm = _SIGNING_HASHES.get(self.hash)
-        return None if algorithm is None else algorithm()
+    def signing_hash(self) -> hashes.HashAlgorithm:
+        """Return the hash that was signed. It may be SHA-1, which appraisal refuses by itself."""
+        return _SIGNING_HASHES[self.hash]()
 
 
 @frozen(kw_only=True)
 class Public:
-    """TPMT_PUBLIC of a signing key."""
+    """TPMT_PUBLIC of a signing key, or what is left of one in another form."""
 
-    attributes: Attributes
+    attributes: Attributes | None
+    """None when the key came without its public area: its form has no place for them."""
     scheme: tuple[Scheme, PcrBank] | None
     """What the key always signs with; None when the signer may choose."""
     key: PublicKey = field(repr=False)
@@ -257,11 +279,12 @@ def _take_rsa(reader: Reader) -> rsa.RSAPublicKey:
     bits = reader.take_uint(2)
     exponent = reader.take_uint(4) or 65537
     modulus = reader.take_prefixed(2, limit=_RSA_BYTES)
-    if bits < 2048 or len(modulus) * 8 != bits:
-        raise DecodeError(f"an RSA key of {bits} bits")
+    number = int.from_bytes(modulus, "big")
+    # The number's own length: leading zeros would pass a weak key for a long one.
+    if bits < 2048 or number.bit_length() != bits or len(modulus) * 8 != bits:
+        raise DecodeError(f"an RSA key of {number.bit_length()} bits that says {bits}")
     try:
-        numbers = rsa.RSAPublicNumbers(e=exponent, n=int.from_bytes(modulus, "big"))
-        return numbers.public_key()
+        return rsa.RSAPublicNumbers(e=exponent, n=number).public_key()
     except ValueError as error:
         raise DecodeError("not an RSA public key") from error
 

@@ -11,9 +11,12 @@ from typing import Any, Final
 
 from attestation import limits
 from attestation.errors import PolicyError
-from attestation.evidence import insecure, tpm
+from attestation.evidence import azure_vtpm, insecure, nitro, sev_snp, sgx, tdx, tpm
 from attestation.identifiers import Digest
+from attestation.policy.azure_vtpm import read_azure_snp_vtpm, read_azure_tdx_vtpm
 from attestation.policy.locations import Locations
+from attestation.policy.nitro import read_nitro
+from attestation.policy.nvidia import read_gpu
 from attestation.policy.policy import (
     CataloguePolicy,
     EvidencePolicy,
@@ -21,23 +24,45 @@ from attestation.policy.policy import (
     Policy,
 )
 from attestation.policy.section import Section
+from attestation.policy.sev_snp_reading import read_sev_snp
+from attestation.policy.sgx import read_sgx
+from attestation.policy.signing import require_signature
+from attestation.policy.tdx import read_tdx
 from attestation.policy.tpm import read_tpm
 from attestation.policy.values import read_digest
 
 VERSION: Final = 1
 ANY: Final = "any"
-KINDS: Final = (tpm.KIND, insecure.KIND)
+KINDS: Final = (
+    tpm.KIND,
+    sev_snp.KIND,
+    tdx.KIND,
+    sgx.KIND,
+    azure_vtpm.SNP_KIND,
+    azure_vtpm.TDX_KIND,
+    nitro.KIND,
+    insecure.KIND,
+)
 
 _TABLES: Final[Mapping[str, Callable[[Section], Any]]] = {
     "tpm": read_tpm,
+    "sev_snp": read_sev_snp,
+    "tdx": read_tdx,
+    "sgx": read_sgx,
+    "azure_snp_vtpm": read_azure_snp_vtpm,
+    "azure_tdx_vtpm": read_azure_tdx_vtpm,
+    "nitro": read_nitro,
 }
 """The table of each kind, named like the kind and like the member of `Policy`."""
 
 _AGE_SECONDS: Final = 10 * 365 * 24 * 3600
 
 
-def load_policy(path: str | Path) -> Policy:
-    """Read the policy at `path`; raises `PolicyError` that names file and line."""
+def load_policy(path: str | Path, *, signer: bytes | None = None) -> Policy:
+    """Read the policy at `path`; raises `PolicyError` that names file and line.
+
+    With `signer`, an Ed25519 public key, a policy that its owner did not sign is refused.
+    """
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -50,7 +75,10 @@ def load_policy(path: str | Path) -> Policy:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise PolicyError(f"{path}: not UTF-8") from error
-    return parse_policy(text, directory=path.parent, name=str(path))
+    policy = parse_policy(text, directory=path.parent, name=str(path))
+    if signer is not None:
+        require_signature(policy, path, public_key=signer)
+    return policy
 
 
 def parse_policy(text: str, *, directory: Path, name: str = "policy") -> Policy:
@@ -77,8 +105,10 @@ def _policy(section: Section) -> Policy:
         for table, read in _TABLES.items()
         if _wanted(section, table, evidence)
     }
+    # A table for every kind: GPU evidence comes beside that of a CPU. Without it, it is refused.
+    gpu = read_gpu(section.take_section("gpu")) if "gpu" in section.values else None
     section.finish()
-    return Policy(evidence=evidence, keys=keys, catalogue=catalogue, **tables)
+    return Policy(evidence=evidence, keys=keys, catalogue=catalogue, gpu=gpu, **tables)
 
 
 def _wanted(section: Section, table: str, evidence: EvidencePolicy) -> bool:

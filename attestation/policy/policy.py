@@ -20,6 +20,12 @@ from attestation.encoding.record import (
     uint,
 )
 from attestation.identifiers import DIGEST_BYTES, Digest
+from attestation.policy.azure_vtpm import AzureSnpVtpmPolicy, AzureTdxVtpmPolicy
+from attestation.policy.nitro import NitroPolicy
+from attestation.policy.nvidia import GpuPolicy
+from attestation.policy.sev_snp import SevSnpPolicy
+from attestation.policy.sgx import SgxPolicy
+from attestation.policy.tdx import TdxPolicy
 from attestation.policy.tpm import TpmPolicy
 
 
@@ -67,6 +73,19 @@ class Policy(Record):
     keys: KeyPolicy = item(record(KeyPolicy))
     catalogue: CataloguePolicy = item(record(CataloguePolicy))
     tpm: TpmPolicy | None = item(optional(record(TpmPolicy)), default=None)
+    sev_snp: SevSnpPolicy | None = item(optional(record(SevSnpPolicy)), default=None)
+    tdx: TdxPolicy | None = item(optional(record(TdxPolicy)), default=None)
+    sgx: SgxPolicy | None = item(optional(record(SgxPolicy)), default=None)
+    azure_snp_vtpm: AzureSnpVtpmPolicy | None = item(
+        optional(record(AzureSnpVtpmPolicy)), default=None
+    )
+    azure_tdx_vtpm: AzureTdxVtpmPolicy | None = item(
+        optional(record(AzureTdxVtpmPolicy)), default=None
+    )
+    nitro: NitroPolicy | None = item(optional(record(NitroPolicy)), default=None)
+
+    gpu: GpuPolicy | None = item(optional(record(GpuPolicy)), default=None)
+    """Beside every kind: None where GPU evidence is refused."""
 
     def digest(self) -> Digest:
         """Return the digest of the values, whatever the file that they came from looks like."""

@@ -32,6 +32,12 @@ from attestation.receipts.commitment import CommitmentKind
 FIRST_PREVIOUS: Final = Digest(bytes(DIGEST_BYTES))
 """What the first receipt of a key set names as its predecessor."""
 
+CONFIDENTIAL_KINDS: Final = frozenset({"sev-snp", "tdx", "nitro"})
+"""Kinds of Evidence whose platform keeps the operator out of the memory a job is in.
+
+Behind `tpm` and `insecure` he reads everything.
+"""
+
 _LIBRARIES: Final = 64
 _PARENTS: Final = 256
 _UINT32: Final = (1 << 32) - 1

@@ -35,14 +35,13 @@ from attestation.receipts.errors import (
     ReceiptSignatureError,
     ReceiptTimeError,
 )
-from attestation.receipts.receipt import FIRST_PREVIOUS, Receipt, ReceiptClaims
+from attestation.receipts.receipt import (
+    CONFIDENTIAL_KINDS,
+    FIRST_PREVIOUS,
+    Receipt,
+    ReceiptClaims,
+)
 from attestation.receipts.signed_batch import SignedLeaf
-
-CONFIDENTIAL_KINDS: Final[frozenset[str]] = frozenset()
-"""Kinds of Evidence whose platform keeps the operator out of the memory a job is in.
-
-None of those that are appraised so far: behind `tpm` and `insecure` he reads everything.
-"""
 
 _SKEW_MS: Final = limits.CLOCK_SKEW_SECONDS * 1000
 

@@ -19,6 +19,7 @@ from attestation.appraisal.result import (
     Tier,
 )
 from attestation.appraisal.verifier import EvidenceFileError, appraise, appraise_record
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.errors import EvidenceRefusedError, LocalProtocolError
 from attestation.evidence.binding import FreshnessProof, NonceTree
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
@@ -95,7 +96,7 @@ def test_insecure_evidence_for_another_key_set_is_refused() -> None:
 # -- (1) kind --
 
 
-@pytest.mark.parametrize("kind", ["", "TPM", "sev-snp", "insecure\0", "INSECURE"])
+@pytest.mark.parametrize("kind", ["", "TPM", "sev-es", "insecure\0", "INSECURE"])
 def test_an_unknown_kind_is_refused(kind: str) -> None:
     result = judge(attrs.evolve(insecure_bundle(), kind=kind))
     assert codes(result) == ["kind-unknown"]
@@ -218,6 +219,7 @@ def record(bundle: EvidenceBundle, catalogue: bytes = CATALOGUE) -> EvidenceReco
         tree_size=proof.tree_size,
         path=proof.path,
         catalogue=catalogue,
+        collateral=NO_COLLATERAL.to_bytes(),
     )
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from attestation.appraisal.verifier import EvidenceFileError
 from attestation.cli.verify import verify
 from attestation.encoding.digests import Label, digest
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.errors import DecodeError, PolicyError, UnavailableError
 from attestation.evidence.binding import NonceTree
 from attestation.evidence.bundle import EvidenceRecord
@@ -41,6 +42,7 @@ def write(path: Path, catalogue: bytes) -> Path:
         tree_size=2,
         path=tree.proofs[0].path,
         catalogue=catalogue,
+        collateral=NO_COLLATERAL.to_bytes(),
     )
     path.write_bytes(record.to_bytes())
     return path

@@ -10,6 +10,7 @@ import pytest
 from attestation import limits
 from attestation.encoding import cbor
 from attestation.encoding.digests import Label, digest, prefix
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.errors import DecodeError, LocalProtocolError, VerificationError
 from attestation.evidence.binding import NonceTree, gpu_nonce, qualifying_data, report_data
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
@@ -109,6 +110,7 @@ def test_bundles_and_files_round_trip() -> None:
         tree_size=1,
         path=(),
         catalogue=b"",
+        collateral=NO_COLLATERAL.to_bytes(),
     )
     assert EvidenceRecord.from_bytes(record.to_bytes()) == record
     assert record.proof() == TREE.proofs[0]

@@ -141,7 +141,7 @@ def test_an_empty_list_is_refused_with_its_line(old: str, new: str, directory: P
         ('kinds = ["tpm"]', 'kinds = "tpm"'),
         ('kinds = ["tpm"]', "kinds = [1]"),
         ('kinds = ["tpm"]', 'kinds = ["TPM"]'),
-        ('kinds = ["tpm"]', 'kinds = ["sev-snp"]'),
+        ('kinds = ["tpm"]', 'kinds = ["tpm2"]'),
         ('kinds = ["tpm"]', 'kinds = ["tpm", "tpm"]'),
         ("max_age_seconds = 600", "max_age_seconds = -1"),
         ("max_age_seconds = 600", "max_age_seconds = 600.0"),

@@ -20,6 +20,7 @@ from attestation.policy.policy import (
     KeyPolicy,
     Policy,
 )
+from attestation.policy.sev_snp import Revocation
 from attestation.policy.tpm import TpmPolicy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
@@ -68,20 +69,26 @@ def tpm_policy(
     roots: Sequence[bytes] = (),
     keys: Sequence[bytes] = (),
     max_age_seconds: int = 0,
+    **changes: Any,
 ) -> Policy:
-    """Return a policy for TPMs that accepts this test's catalogue only."""
+    """Return a policy for TPMs that accepts this test's catalogue only.
+
+    Revocation lists are not asked for, since few tests hand any over; `changes` may ask.
+    """
+    tpm = TpmPolicy(
+        pcr_bank=PcrBank.SHA256,
+        pcrs=tuple((index, tuple(values)) for index, values in sorted(pcrs.items())),
+        roots=tuple(roots),
+        attestation_keys=tuple(keys),
+        revocation=Revocation.OPTIONAL,
+    )
     return Policy(
         evidence=EvidencePolicy(
             kinds=("tpm",), allow_insecure_evidence=False, max_age_seconds=max_age_seconds
         ),
         keys=KeyPolicy(max_lifetime_seconds=3600),
         catalogue=CataloguePolicy(accept_any=False, digests=(CATALOGUE_DIGEST,)),
-        tpm=TpmPolicy(
-            pcr_bank=PcrBank.SHA256,
-            pcrs=tuple((index, tuple(values)) for index, values in sorted(pcrs.items())),
-            roots=tuple(roots),
-            attestation_keys=tuple(keys),
-        ),
+        tpm=attrs.evolve(tpm, **changes),
     )
 
 

@@ -362,9 +362,10 @@ class MemoryPort:
     """A peer's end of a connection in memory: what `Client` and `Runtime` each call a transport."""
 
     channel_binding = b""
-    congested = False
 
     def __init__(self, peer: bytes, medium: "Memory") -> None:
+        self.room = 1 << 32
+        """Segments that the other end takes."""
         self._peer = peer
         self._medium = medium
         self._inbox: deque[list[bytes]] = deque()
@@ -374,7 +375,12 @@ class MemoryPort:
         self._inbox.append(list(frames))
         self._woken.set()
 
+    @property
+    def congested(self) -> bool:
+        return self.room <= 0
+
     def send(self, frames: Sequence[Frame]) -> bool:
+        self.room -= Header.from_bytes(frames[0]).kind in (Kind.INPUT, Kind.OUTPUT)
         self._medium.arrive(self._peer, [bytes(frame) for frame in frames])
         return True
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from attestation.evidence.tpm import PcrBank, TpmEvidence
@@ -27,6 +27,8 @@ PCRS: Mapping[int, bytes] = {
 }
 
 _SHA256 = 0x000B
+_HASHES = {"sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384}
+_BANKS = {PcrBank.SHA1: 0x0004, PcrBank.SHA256: _SHA256, PcrBank.SHA384: 0x000C}
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +43,8 @@ class SimulatedTpm:
     magic: int = MAGIC
     kind: int = QUOTE
     certificates: Sequence[bytes] = ()
+    event_log: bytes | None = None
+    bank: PcrBank = PcrBank.SHA256
 
     def collect(self, report_data: bytes) -> bytes:
         """Return an evidence body over `report_data`."""
@@ -52,8 +56,9 @@ class SimulatedTpm:
             attest=attest,
             signature=self.sign(attest),
             ak_public=self.public(),
-            pcrs=tuple((PcrBank.SHA256, index, self.pcrs[index]) for index in sorted(self.pcrs)),
+            pcrs=tuple((self.bank, index, self.pcrs[index]) for index in sorted(self.pcrs)),
             ak_certificates=tuple(self.certificates),
+            event_log=self.event_log,
         )
 
     def attest(self, extra_data: bytes) -> bytes:
@@ -64,8 +69,11 @@ class SimulatedTpm:
             return head + _sized(b"\x00\x0b" + bytes(32)) * 2
         bitmap = sum(1 << index for index in self.pcrs)
         values = b"".join(self.pcrs[index] for index in sorted(self.pcrs))
-        selection = struct.pack(">IHB", 1, _SHA256, 3) + bitmap.to_bytes(3, "little")
-        return head + selection + _sized(hashlib.sha256(values).digest())
+        selection = struct.pack(">IHB", 1, _BANKS[self.bank], 3) + bitmap.to_bytes(3, "little")
+        return head + selection + _sized(self.digest(values))
+
+    def digest(self, values: bytes) -> bytes:
+        return hashlib.sha256(values).digest()
 
     def sign(self, data: bytes) -> bytes:
         r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(hashes.SHA256())))
@@ -80,6 +88,42 @@ class SimulatedTpm:
     def but(self, **changes: Any) -> "SimulatedTpm":
         """Return the same TPM with something changed."""
         return attrs.evolve(self, **changes)
+
+
+@attrs.frozen(kw_only=True)
+class RsaTpm(SimulatedTpm):
+    """A TPM whose attestation key is RSA, as in most clouds, over a hash of one's choice."""
+
+    rsa_key: rsa.RSAPrivateKey = attrs.field(
+        factory=lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    )
+    hash_name: str = "sha256"
+
+    def digest(self, values: bytes) -> bytes:
+        return hashlib.new(self.hash_name, values).digest()
+
+    def bare_signature(self, data: bytes) -> bytes:
+        algorithm: hashes.HashAlgorithm = _HASHES[self.hash_name]()
+        return self.rsa_key.sign(data, padding.PKCS1v15(), algorithm)
+
+    def sign(self, data: bytes) -> bytes:
+        name = _BANKS[PcrBank(self.hash_name)]
+        return struct.pack(">HH", 0x0014, name) + _sized(self.bare_signature(data))
+
+    def public(self) -> bytes:
+        modulus = self.rsa_key.public_key().public_numbers().n
+        head = struct.pack(">HHI", 0x0001, _SHA256, self.attributes) + _sized(b"")
+        scheme = _BANKS[PcrBank(self.hash_name)]
+        parameters = struct.pack(">HHHHI", 0x0010, 0x0014, scheme, 2048, 0)
+        return head + parameters + _sized(modulus.to_bytes(256, "big"))
+
+    def spki(self) -> bytes:
+        return self.rsa_key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def fingerprint(self) -> bytes:
+        return hashlib.sha256(self.spki()).digest()
 
 
 def _octets(value: int) -> bytes:

@@ -1,5 +1,6 @@
 """A test operator who certifies attestation keys: real X.509 and ECDSA under a root of its own."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -52,9 +53,40 @@ class Operator:
         )
         return [leaf, self.intermediate]
 
+    def crls(
+        self, now: datetime = BEGINNING, *, revoked: Sequence[x509.Certificate] = ()
+    ) -> list[bytes]:
+        """Return the lists of root and CA, each valid for a day, as of `now`."""
+        return [
+            _list(self.root, self._root_key, now, revoked),
+            _list(self.intermediate, self._key, now, revoked),
+        ]
+
     @property
     def root_der(self) -> bytes:
         return der(self.root)
+
+
+def _list(
+    issuer: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    now: datetime,
+    revoked: Sequence[x509.Certificate],
+) -> bytes:
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(now)
+        .next_update(now + timedelta(days=1))
+    )
+    for certificate in revoked:
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder()
+            .serial_number(certificate.serial_number)
+            .revocation_date(now)
+            .build()
+        )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def der(certificate: x509.Certificate) -> bytes:

@@ -1,0 +1,206 @@
+"""Judge vectors of kind `tpm` under the index's default policy.
+
+That policy asks only that the quoted bank is not SHA-1, so PCRs may have any value. Where an entry
+brings no certificate, the key that it names is taken as pinned; roots are those that are built in.
+An entry with one quote per bank is judged by the strongest, and all of them must be authentic.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
+from attestation.appraisal.refusals import NonceMismatchError
+from attestation.appraisal.result import Check, Question
+from attestation.appraisal.tpm import REPORT_STEPS, examine
+from attestation.endorsements import azure, gcp
+from attestation.endorsements.collateral import NO_COLLATERAL
+from attestation.evidence.tpm import Attest, PcrBank, PcrRow, TpmEvidence
+from attestation.evidence.tpm_forms import read_key
+from attestation.policy.sev_snp import Revocation
+from attestation.policy.tpm import TpmPolicy
+from tests.vectors.verdict import Judged
+
+KINDS = ("tpm",)
+
+WORDS = {
+    "ak-certificate-mismatch": "ak_certificate_mismatch",
+    "ak-not-endorsed": "endorsement_missing",
+    "certificate-expired": "leaf_certificate_expired",
+    "certificate-not-yet-valid": "leaf_certificate_not_yet_valid",
+    "chain-invalid": "ak_chain_invalid",
+    "chain-not-anchored": "untrusted_root",
+    "event-log-mismatch": "eventlog_mismatch",
+    "nonce-mismatch": "nonce_mismatch",
+    "not-a-quote": "attest_type_not_quote",
+    "not-tpm-generated": "attest_magic_invalid",
+    "pcr-bank-sha1": "pcr_bank_sha1",
+    "pcr-digest-mismatch": "pcr_digest_mismatch",
+    "pcr-selection-mismatch": "pcr_selection_mismatch",
+    "signature-invalid": "quote_signature_invalid",
+}
+
+_NONCE = Step.authentic("nonce")
+_BANKS = ("", "_sha1", "_sha256", "_sha384", "_sha512")
+"""Suffixes of roles, the strongest last."""
+
+_ANY_TIME = datetime(2025, 1, 1, tzinfo=UTC)
+"""For entries without a time: nothing about them depends on one."""
+
+
+def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
+    """Return the checks on every quote of the entry."""
+    files = read_files(entry, check, folder)
+    quotes = list(evidence_of(files))
+    *weaker, strongest = [
+        examine_one(
+            evidence,
+            pinned="ak_cert" not in files,
+            now=time_of(check),
+            nonce=nonce_of(check),
+        )
+        for evidence in quotes
+    ]
+    authentic = [one for checks in weaker for one in checks if one.question is Question.AUTHENTIC]
+    return (*authentic, *strongest), WORDS
+
+
+def read_files(
+    entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path
+) -> dict[str, bytes]:
+    """Return what the entry and the check name, by role."""
+    paths = dict(entry["files"])
+    for role, chosen in check.get("inputs", {}).items():
+        paths[role] = paths.get(chosen, chosen)
+    return {role: (folder / path).read_bytes() for role, path in paths.items() if path is not None}
+
+
+def evidence_of(files: Mapping[str, bytes]) -> Iterator[TpmEvidence]:
+    """Yield each quote with its values, weakest bank first."""
+    source = _source(files)
+    for bank in _BANKS:
+        if f"attest{bank}" not in files:
+            continue
+        attest = files[f"attest{bank}"]
+        values = files.get(f"pcrs{bank}")
+        yield TpmEvidence(
+            attest=attest,
+            signature=signature_of(files, bank),
+            pcrs=rows(json.loads(values) if values else _listed(source)),
+            event_log=files.get("eventlog"),
+            ak_public=_key(files, source),
+            ak_certificates=chain_of(files),
+        )
+
+
+def signature_of(files: Mapping[str, bytes], bank: str = "") -> bytes:
+    """Return the signature in whichever form the entry has it."""
+    roles = (f"signature{bank}", "signature_der", "signature_raw", "signature_rs", "signature")
+    return next(files[role] for role in roles if role in files)
+
+
+def chain_of(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """Return the key's certificate and what the entry puts above it, as DER."""
+    roles = ("ak_cert", "ak_issuer", "ak_intermediate", "ak_chain", "ak_root")
+    return tuple(
+        one for role in roles if role in files and "ak_cert" in files for one in ders(files[role])
+    )
+
+
+def ders(data: bytes) -> list[bytes]:
+    """Return the certificates in a DER or PEM file."""
+    if b"-----BEGIN" not in data:
+        return [data]
+    return [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(data)]
+
+
+def rows(values: Mapping[str, str]) -> tuple[PcrRow, ...]:
+    """Return the listed values under the numbers that they are listed under."""
+    ordered = sorted((int(index), bytes.fromhex(value)) for index, value in values.items())
+    sizes = {bank.digest_bytes: bank for bank in PcrBank}
+    return tuple((sizes[len(value)], index, value) for index, value in ordered)
+
+
+def vector_policy(pinned: tuple[bytes, ...]) -> TpmPolicy:
+    """Return the index's default policy: what it does not name, it accepts."""
+    roots = [*azure.roots(), *gcp.roots()]
+    return TpmPolicy(
+        pcr_bank=PcrBank.SHA256,
+        pcrs=(),
+        accept_any_pcrs=True,
+        roots=tuple(root.public_bytes(Encoding.DER) for root in roots),
+        attestation_keys=pinned,
+        revocation=Revocation.OPTIONAL,
+    )
+
+
+def check_nonce(attest: bytes, nonce: str) -> str:
+    """Check that a quote is about exactly this nonce."""
+    if Attest.from_bytes(attest).extra_data != bytes.fromhex(nonce):
+        raise NonceMismatchError("extraData is another")
+    return "extraData is the nonce"
+
+
+def nonce_of(check: Mapping[str, Any]) -> str | None:
+    """Return the nonce that the check wants, in hexadecimal."""
+    wanted: str | None = check.get("nonce", check.get("expected", {}).get("nonce"))
+    return wanted
+
+
+def time_of(check: Mapping[str, Any]) -> datetime:
+    """Return the time to judge at."""
+    at = check.get("verify_at")
+    return _ANY_TIME if at is None else datetime.fromisoformat(at)
+
+
+def examine_one(
+    evidence: TpmEvidence,
+    *,
+    pinned: bool = False,
+    now: datetime = _ANY_TIME,
+    nonce: str | None = None,
+) -> tuple[Check, ...]:
+    """Return the checks on one quote, whose key is taken as pinned when `pinned`."""
+    checks = Checklist()
+    checks.announce(REPORT_STEPS if nonce is None else [_NONCE, *REPORT_STEPS])
+    # First: what is missing for the rest must not hide that the nonce is wrong.
+    if nonce is not None:
+        checks.run(check_nonce, evidence.attest, nonce)
+    with suppress(CannotContinueError):
+        examine(
+            evidence,
+            policy=vector_policy((read_key(evidence.ak_public).fingerprint(),) if pinned else ()),
+            collateral=NO_COLLATERAL,
+            now=now,
+            checks=checks,
+        )
+    return checks.finish()
+
+
+def _source(files: Mapping[str, bytes]) -> Mapping[str, Any]:
+    try:
+        source = json.loads(files.get("source_file", b"{}"))
+    except ValueError:
+        return {}
+    return source if isinstance(source, dict) else {}
+
+
+def _key(files: Mapping[str, bytes], source: Mapping[str, Any]) -> bytes:
+    """Return the key in whichever form the entry has it."""
+    for role in ("ak_public", "ak_pem", "ak_cert"):
+        if role in files:
+            return files[role]
+    return base64.b64decode(source["ak_public"])
+
+
+def _listed(source: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values that a source lists in order, from PCR 0 on."""
+    values = source.get("tpm_quote", {}).get("pcrs", [])
+    return {str(index): value for index, value in enumerate(values)}
