@@ -70,6 +70,6 @@ sbom: install ## Write the bill of materials, sbom.json
 	@$(VENV)/bin/python -m cyclonedx_py environment --output-reproducible -o sbom.json $(VENV)/bin/python
 
 clean: ## Remove what the other targets made
-	@rm -rf $(VENV) build ./*.egg-info demo-output bench-output .pytest_cache .mypy_cache \
+	@rm -rf $(VENV) build ./*.egg-info demo-output bench-output fuzz-output .bench .pytest_cache .mypy_cache \
 	    .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

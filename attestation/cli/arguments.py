@@ -1,10 +1,34 @@
 """Arguments that several commands take: times and Challenges, checked before anything is read."""
 
+import functools
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
+import attrs
 import click
 
 from attestation import limits
+
+
+def gathered(
+    name: str, kind: type[attrs.AttrsInstance], options: Sequence[Callable[..., Any]]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a decorator that adds `options`; what they set arrives as one `kind` named `name`."""
+    fields = [field.name for field in attrs.fields(kind)]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def gather(*args: Any, **given: Any) -> Any:
+            value = kind(**{field: given.pop(field) for field in fields})
+            return function(*args, **{name: value}, **given)
+
+        decorated: Callable[..., Any] = gather
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
 
 
 def parse_time(

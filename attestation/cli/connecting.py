@@ -1,15 +1,15 @@
 """The options with which a command reaches a coordinator, and the client they make."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from attrs import field, frozen
 
+from attestation.cli.arguments import gathered
+from attestation.cli.audit_files import POLICY_OPTIONS, Judging
 from attestation.client.client import Client
 from attestation.client.transport import CurveKeys
-from attestation.policy.loading import load_policy
 
 DEFAULT_URL: Final = "tcp://127.0.0.1:5700"
 
@@ -25,15 +25,7 @@ _OPTIONS: Final = (
         metavar="URL",
         help="Where the coordinator listens.",
     ),
-    click.option(
-        "--policy",
-        "policy_file",
-        type=_FILE,
-        required=True,
-        envvar="ENCLAVE_POLICY",
-        metavar="FILE",
-        help="Which evidence you accept; `enclave policy init` writes one.",
-    ),
+    *POLICY_OPTIONS,
     click.option(
         "--key",
         type=_FILE,
@@ -59,11 +51,10 @@ _OPTIONS: Final = (
 
 
 @frozen(kw_only=True)
-class Target:
+class Target(Judging):
     """Where to connect, as whom, and what to accept there."""
 
     url: str
-    policy_file: Path
     key: Path | None
     curve_key: Path | None = field(repr=False)
     coordinator_key: Path | None
@@ -76,34 +67,14 @@ class Target:
         if self.curve_key is not None and self.coordinator_key is not None:
             curve = CurveKeys.load(self.curve_key, self.coordinator_key)
         return Client(
-            self.url, policy=load_policy(self.policy_file), key=self.key, curve=curve, **options
+            self.url,
+            policy=self.policy(),
+            key=self.key,
+            curve=curve,
+            collateral=self.collateral().collateral,
+            **options,
         )
 
 
-def target_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the connection's options; they arrive as one `target` argument."""
-
-    def gather(
-        *,
-        url: str,
-        policy_file: Path,
-        key: Path | None,
-        curve_key: Path | None,
-        coordinator_key: Path | None,
-        **rest: Any,
-    ) -> Any:
-        target = Target(
-            url=url,
-            policy_file=policy_file,
-            key=key,
-            curve_key=curve_key,
-            coordinator_key=coordinator_key,
-        )
-        return function(target=target, **rest)
-
-    gather.__doc__, gather.__name__ = function.__doc__, function.__name__
-    gather.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    decorated: Callable[..., Any] = gather
-    for option in reversed(_OPTIONS):
-        decorated = option(decorated)
-    return decorated
+target_options: Final = gathered("target", Target, _OPTIONS)
+"""Add the connection's options; they arrive as one `target` argument."""

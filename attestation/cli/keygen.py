@@ -6,7 +6,6 @@ import click
 
 from attestation.cli.output import emit_json, json_option, note
 from attestation.client.keys import ClientKey
-from attestation.client.transport_keys import create_curve_keys
 
 
 @click.command(
@@ -38,6 +37,9 @@ def keygen(*, directory: Path, curve: bool, as_json: bool) -> None:
     open a tensor: those keys live for one job.
     """
     if curve:
+        # ZeroMQ makes these keys; who only signs policies and collateral does not have it.
+        from attestation.client.transport_keys import create_curve_keys  # noqa: PLC0415
+
         private, public, text = create_curve_keys(directory)
         document = {"secret": str(private), "public": str(public), "curve_public_key": text}
     else:

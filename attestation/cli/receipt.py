@@ -10,10 +10,10 @@ import click
 from attestation.appraisal.result import AttestationResult
 from attestation.appraisal.verifier import appraise_record
 from attestation.cli.arguments import parse_nonce, parse_time
+from attestation.cli.audit_files import Judging, judging_options, read_record
 from attestation.cli.output import emit_json, emit_table, json_option, note, warn_insecure
-from attestation.errors import DecodeError, UnavailableError
+from attestation.errors import DecodeError
 from attestation.evidence.bundle import EvidenceRecord
-from attestation.policy.loading import load_policy
 from attestation.receipts.receipt import Receipt, ReceiptClaims
 from attestation.receipts.verification import verify_receipt
 
@@ -37,7 +37,7 @@ def receipt() -> None:
 @receipt.command(epilog=_VERIFY_EPILOG)
 @click.argument("receipt_file", metavar="RECEIPT", type=_FILE)
 @click.option("--evidence", "evidence_file", required=True, type=_FILE, help="The evidence file.")
-@click.option("--policy", "policy_file", required=True, type=_FILE, help="Whom you trust.")
+@judging_options
 @click.option(
     "--at",
     metavar="TIME",
@@ -52,22 +52,27 @@ def receipt() -> None:
 )
 @json_option
 def verify(
+    *,
     receipt_file: Path,
     evidence_file: Path,
-    policy_file: Path,
+    judging: Judging,
     at: datetime | None,
     nonce: bytes | None,
-    *,
     as_json: bool,
 ) -> None:
     """Prove that accepted hardware signed RECEIPT, without asking anybody."""
-    policy = load_policy(policy_file)
-    signed = Receipt.from_bytes(_read(receipt_file, Receipt.LIMIT))
-    record = EvidenceRecord.from_bytes(_read(evidence_file, EvidenceRecord.LIMIT))
+    policy = judging.policy()
+    given = judging.collateral()
+    signed = read_record(receipt_file, Receipt)
+    record = read_record(evidence_file, EvidenceRecord)
     if at is None:
         at = _milliseconds(ReceiptClaims.from_bytes(signed.claims).ended_ms)
         note(f"judging the evidence as of {at.isoformat()}, when the receipt says the job ended")
-    result = appraise_record(record, policy=policy, nonce=nonce, now=at)
+    for line in given.notes:
+        note(line)
+    result = appraise_record(
+        record, policy=policy, nonce=nonce, now=at, collateral=given.collateral
+    )
     if result.insecure:
         warn_insecure()
     claims = verify_receipt(
@@ -98,7 +103,7 @@ def show(receipt_file: Path, *, as_json: bool) -> None:
 
     Example: enclave receipt show out/job.receipt
     """
-    signed = Receipt.from_bytes(_read(receipt_file, Receipt.LIMIT))
+    signed = read_record(receipt_file, Receipt)
     claims = ReceiptClaims.from_bytes(signed.claims)
     if as_json:
         emit_json({"verified": False, "receipt_digest": signed.digest(), "claims": claims.to_map()})
@@ -144,12 +149,3 @@ def _milliseconds(value: int) -> datetime:
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
     except OverflowError as error:
         raise DecodeError("a time in the receipt is out of range") from error
-
-
-def _read(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            # One byte more than the format allows, so that a longer file is refused by its parser.
-            return file.read(limit + 1)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be read ({error.strerror})") from error

@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from attestation import logging
+from attestation.cli.extras import missing_extra
 from attestation.cli.output import ExitCode, note, report_error
 from attestation.errors import EnclaveError, UnavailableError
 
@@ -59,6 +60,12 @@ class _LazyGroup(click.Group):
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
                 raise  # the reader of our output went away: click ends quietly
             ctx.exit(report_error(ctx, error))
+        except ImportError as error:
+            # Some commands load what they need when they have read their options.
+            said = missing_extra(ctx.invoked_subcommand, error)
+            if not said:
+                raise
+            ctx.exit(report_error(ctx, CommandUnavailableError(said)))
         except KeyboardInterrupt:
             note("interrupted")
             ctx.exit(ExitCode.INTERRUPTED)
@@ -71,6 +78,8 @@ def _load(points: list[EntryPoint]) -> click.Command:
         return _unavailable(name, "several installed packages claim this name")
     try:
         command = points[0].load()
+    except ImportError as error:
+        return _unavailable(name, missing_extra(name, error) or f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises, the rest must work
         return _unavailable(name, f"{type(error).__name__}: {error}")
     if not isinstance(command, click.Command):

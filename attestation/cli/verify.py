@@ -9,26 +9,35 @@ from attestation.appraisal.explanation import explain
 from attestation.appraisal.result import AttestationResult
 from attestation.appraisal.verifier import appraise_record
 from attestation.cli.arguments import parse_nonce, parse_time
-from attestation.cli.output import ExitCode, emit_json, json_option, printable, warn_insecure
-from attestation.errors import UnavailableError
+from attestation.cli.audit_files import Judging, judging_options, read_record
+from attestation.cli.output import (
+    ExitCode,
+    emit_json,
+    json_option,
+    note,
+    printable,
+    warn_insecure,
+)
+from attestation.cli.reports import Report, report_options
 from attestation.evidence.bundle import EvidenceRecord
-from attestation.policy.loading import load_policy
 
 
 @click.command(
     epilog="""\b
 Examples:
   enclave verify out/job.evidence --policy policy.toml --at 2026-01-31T12:00:00Z --explain
-  enclave verify out/job.evidence --policy policy.toml --at 2026-01-31T12:00:00Z --json
+  enclave verify out/job.evidence --policy policy.toml --at 2026-01-31T12:00:00Z \\
+      --collateral january.collateral --html verdict.html --json
+  enclave verify out/job.evidence --policy policy.toml --at 2026-01-31T12:00:00Z \\
+      --ear verdict.jwt --ear-key verifier.key
 
 \b
-Exit status: 0 accepted, 1 refused, 2 wrong usage or policy, 3 a file cannot be read.
+Exit status: 0 accepted, 1 refused, 2 wrong usage or policy, 3 a file cannot be read. What --html
+and --ear write says the same, accepted or refused.
 """
 )
 @click.argument("evidence", type=click.Path(path_type=Path))
-@click.option(
-    "--policy", "policy_path", type=click.Path(path_type=Path), required=True, help="Policy file."
-)
+@judging_options
 @click.option(
     "--at",
     "at",
@@ -44,23 +53,36 @@ Exit status: 0 accepted, 1 refused, 2 wrong usage or policy, 3 a file cannot be 
     help="Your own Challenge. Without it, freshness is judged by age.",
 )
 @click.option("--explain", "explained", is_flag=True, help="Print every check, and what to do.")
+@report_options
 @json_option
 @click.pass_context
 def verify(
     context: click.Context,
+    *,
     evidence: Path,
-    policy_path: Path,
+    judging: Judging,
     at: datetime,
     nonce: bytes | None,
-    explained: bool,  # noqa: FBT001 - a click flag
-    as_json: bool,  # noqa: FBT001 - a click flag
+    explained: bool,
+    report: Report,
+    as_json: bool,
 ) -> None:
-    """Appraise EVIDENCE under a policy: needs nothing but the two files."""
-    policy = load_policy(policy_path)
-    record = EvidenceRecord.from_bytes(_read(evidence))
-    result = appraise_record(record, policy=policy, nonce=nonce, now=at)
+    """Appraise EVIDENCE under a policy: needs nothing but files.
+
+    Collateral that you give takes the place of what is kept in the evidence file, kind by kind.
+    """
+    report.check()
+    policy = judging.policy()
+    given = judging.collateral()
+    record = read_record(evidence, EvidenceRecord)
+    result = appraise_record(
+        record, policy=policy, nonce=nonce, now=at, collateral=given.collateral
+    )
+    report.write(result, given.notes)
     if result.insecure:
         warn_insecure()
+    for line in given.notes:
+        note(line)
     if as_json:
         emit_json(result.to_map())
     else:
@@ -79,12 +101,3 @@ def _print(result: AttestationResult, *, explained: bool) -> None:
     click.echo(f"{verdict}: {label}{result.tier.value}, evidence {result.evidence_digest.hex()}")
     for check in result.refusals:
         click.echo(printable(f"({check.number}) {check.name} [{check.code}] {check.detail}"))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            # One byte more than the format allows, so that a longer file is refused by its parser.
-            return file.read(EvidenceRecord.LIMIT + 1)
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be read ({error.strerror})") from error

@@ -18,6 +18,7 @@ from attestation.client.keys import ClientKey
 from attestation.client.link import LinkState
 from attestation.client.transport import Transport
 from attestation.client.workers import ReadyWorker, Surroundings
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import EnclaveError
 from attestation.logging import get_logger
 from attestation.policy.policy import Policy
@@ -41,7 +42,14 @@ log = get_logger(__name__)
 class Connection:
     """Runs an `Engine` over a `Transport` on a thread of its own."""
 
-    def __init__(self, transport: Transport, *, policy: Policy, key: ClientKey) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        policy: Policy,
+        key: ClientKey,
+        collateral: Collateral = NO_COLLATERAL,
+    ) -> None:
         """Take the transport over: `close` closes it."""
         self._transport = transport
         self._commands: deque[Callable[[float], None]] = deque()
@@ -57,8 +65,9 @@ class Connection:
         self.engine = Engine(
             policy=policy,
             key=key,
+            collateral=collateral,
             channel_binding=transport.channel_binding,
-            send=transport.send,
+            outgoing=transport,
             changed=self._changed,
             openers=self._openers,
             later=self.call,
@@ -182,8 +191,10 @@ class Connection:
             if now >= next_tick:
                 self.engine.tick(now)
                 next_tick = now + TICK_SECONDS
-            busy = self._run_commands(now) + self._receive(now)
+            busy = self._run_commands(now) + self._receive(now) + self.engine.upload()
             if busy:
+                # Only to let what waits leave.
+                self._transport.wait(0.0)
                 continue
             # In this order: a command appended before the flag is seen below, one after it wakes.
             self._waiting = True

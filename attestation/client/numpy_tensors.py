@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attestation import limits
 from attestation.errors import TensorError
-from attestation.sealing.tensor_spec import DTYPES, TensorSpec
+from attestation.sealing.tensor_spec import DTYPES, TensorSpec, TensorTooLargeError
 
 Array: TypeAlias = NDArray[Any]
 
@@ -43,7 +43,11 @@ def to_tensor(name: str, value: object) -> tuple[TensorSpec, Array]:
     if kind.name not in _LITTLE or kind.fields is not None or np.ma.isMaskedArray(value):
         raise TensorDtypeError(f"{name} has dtype {kind.name[:40]}; allowed: {', '.join(DTYPES)}")
     spec = TensorSpec(dtype=kind.name, shape=tuple(int(size) for size in array.shape))
-    return spec, np.asarray(array, dtype=_LITTLE[kind.name], order="C")
+    try:
+        return spec, np.asarray(array, dtype=_LITTLE[kind.name], order="C")
+    except MemoryError as error:
+        # A view may have any size and take no memory: its copy does.
+        raise TensorTooLargeError(f"{name} has {spec.nbytes} bytes, too many to copy") from error
 
 
 class Stack:

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import socket
 import struct
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -25,12 +26,22 @@ from attestation.client.errors import (
     KeyFileError,
     TransportKeysMissingError,
 )
+from attestation.client.uploads import Outgoing
 from attestation.wire.frames import Frame
 
 _COPY_BELOW: Final = 64 * limits.KIB
 """Sending by reference costs more than a copy below this (measured: docs/benchmarks.md)."""
 
 _KEY_BYTES: Final = 32
+
+_SEND_MESSAGES: Final = 64
+"""In libzmq's queue; large jobs wait for room in it, so it bounds what of them is sealed."""
+
+_RECEIVE_MESSAGES: Final = 4096
+"""More than an honest coordinator has for us: its own queue is a quarter of that."""
+
+_UNSENT: Final = 1024
+"""Messages that wait outside of libzmq, until we stop listening to who does not."""
 
 
 @frozen(kw_only=True)
@@ -51,21 +62,18 @@ class CurveKeys:
         return cls(public=public, secret=secret, coordinator=coordinator)
 
 
-class Transport(Protocol):
-    """What a connection needs of a socket. `send`, `receive` and `wait` belong to one thread."""
+class Transport(Outgoing, Protocol):
+    """What a connection needs of a socket. All but `wake` belongs to one thread."""
 
     @property
     def channel_binding(self) -> bytes:
         """The coordinator's CURVE key, empty without CURVE; the client's proof covers it."""
 
-    def send(self, frames: Sequence[Frame]) -> None:
-        """Queue one message, or drop it when not connected; frames must not change afterwards."""
-
     def receive(self) -> list[Frame] | None:
         """Take one message, or None when there is none now."""
 
     def wait(self, seconds: float) -> None:
-        """Return when a message is there, when woken, or after `seconds`."""
+        """Return when a message is there, when woken, or after `seconds`; lets what waits leave."""
 
     def wake(self) -> None:
         """End a `wait`, from any thread."""
@@ -88,9 +96,8 @@ class DealerTransport:
         self._socket.setsockopt(zmq.IPV6, 1)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.MAXMSGSIZE, limits.FRAME_BYTES)
-        # Credit bounds what is queued; a high-water mark would only add a second place to block.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.SNDHWM, _SEND_MESSAGES)
+        self._socket.setsockopt(zmq.RCVHWM, _RECEIVE_MESSAGES)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
@@ -98,6 +105,7 @@ class DealerTransport:
             self._socket.curve_publickey = z85.encode(curve.public)
             self._socket.curve_secretkey = z85.encode(curve.secret)
             self._socket.curve_serverkey = z85.encode(curve.coordinator)
+        self._outbox: deque[Sequence[Frame]] = deque()
         self._woken, self._waker = socket.socketpair()
         self._woken.settimeout(0)
         self._waker.settimeout(0)
@@ -110,19 +118,27 @@ class DealerTransport:
             self.close()
             raise CoordinatorUnreachableError(f"{url}: {error}") from error
 
+    @property
+    def congested(self) -> bool:
+        """Whether messages wait here because the coordinator does not take them."""
+        return bool(self._outbox)
+
     def send(self, frames: Sequence[Frame]) -> None:
-        """Queue one message, or drop it when not connected; frames must not change afterwards."""
-        small = all(len(frame) < _COPY_BELOW for frame in frames)
-        # No connection, no queue: a message that waited would reach a coordinator that started
-        # again meanwhile and does not know us. Whoever sent it begins again after the next hello.
-        with contextlib.suppress(zmq.Again):
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=small)
+        """Send in order, or queue; frames must not change afterwards."""
+        if self._outbox or not self._try_send(frames):
+            self._outbox.append(frames)
+
+    def forget_queued(self) -> None:
+        """Drop what waits: it was meant for a coordinator that no longer knows us."""
+        self._outbox.clear()
 
     def receive(self) -> list[Frame] | None:
         """Take one message, or None when there is none now.
 
         Large frames stay in ZeroMQ's memory: they are ciphertext, read once when opened.
         """
+        if self._deaf:
+            return None
         try:
             message = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -133,11 +149,15 @@ class DealerTransport:
         ]
 
     def wait(self, seconds: float) -> None:
-        """Return when a message is there, when woken, or after `seconds`."""
+        """Return when a message is there, when woken, or after `seconds`; lets what waits leave."""
+        wanted = 0 if self._deaf else zmq.POLLIN
+        self._poller.register(self._socket, wanted | (zmq.POLLOUT if self._outbox else 0))
         for source, _ in self._poller.poll(max(0, int(seconds * 1000))):
             if source != self._socket:
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
+        while self._outbox and self._try_send(self._outbox[0]):
+            self._outbox.popleft()
 
     def wake(self) -> None:
         """End a `wait`, from any thread."""
@@ -147,10 +167,24 @@ class DealerTransport:
 
     def close(self) -> None:
         """Give the socket back."""
+        self._outbox.clear()
         self._socket.close()
         self._context.term()
         self._woken.close()
         self._waker.close()
+
+    @property
+    def _deaf(self) -> bool:
+        # Answers to who does not take them would grow for as long as he goes on talking.
+        return len(self._outbox) >= _UNSENT
+
+    def _try_send(self, frames: Sequence[Frame]) -> bool:
+        small = all(len(frame) < _COPY_BELOW for frame in frames)
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=small)
+        except zmq.Again:
+            return False
+        return True
 
 
 def is_local(url: str) -> bool:

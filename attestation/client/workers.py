@@ -15,6 +15,7 @@ from attrs import define, field, frozen
 from attestation import limits
 from attestation.appraisal.result import AppraisalRefusedError, Check
 from attestation.client.keys import ClientKey
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import EnclaveError
 from attestation.identifiers import SHORT_ID_BYTES, SessionId, WorkerId
 from attestation.logging import get_logger
@@ -90,9 +91,11 @@ class WorkerBook:
         key: ClientKey,
         send: Callable[[WorkerId, bytes], None],
         changed: Callable[[Surroundings], None],
+        collateral: Collateral = NO_COLLATERAL,
     ) -> None:
         """`send` delivers end to end; `changed` hears of every new `Surroundings`."""
         self._policy = policy
+        self._collateral = collateral
         self._key = key
         self._send = send
         self._changed = changed
@@ -159,6 +162,16 @@ class WorkerBook:
             if known.pending is None:
                 self._challenge(ready.worker_id, known, now)
 
+    def use_collateral(self, collateral: Collateral) -> None:
+        """Judge with `collateral` from now on, and ask refused workers again at once.
+
+        Sessions that are there stay: they were accepted with what was current then.
+        """
+        self._collateral = collateral
+        for known in self._known.values():
+            if known.current is None:
+                known.pending, known.retry_at, known.failures = None, float("-inf"), 0
+
     def lists(self, worker_id: WorkerId) -> bool:
         """Tell whether the coordinator's last listing has this worker."""
         return worker_id in self._known
@@ -181,7 +194,9 @@ class WorkerBook:
             known.pending, known.retry_at = None, float("-inf")
 
     def _challenge(self, worker_id: WorkerId, known: _Known, now: float) -> None:
-        session = ClientSession(policy=self._policy, client_key=self._key.public_bytes)
+        session = ClientSession(
+            policy=self._policy, client_key=self._key.public_bytes, collateral=self._collateral
+        )
         known.pending = session
         known.answer_by = now + ANSWER_SECONDS
         self._send(worker_id, session.challenge(urandom(limits.NONCE_BYTES)).to_bytes())

@@ -18,6 +18,7 @@ from attrs import frozen
 from attestation.appraisal.result import AttestationResult
 from attestation.appraisal.verifier import appraise
 from attestation.encoding.digests import Label, prefix
+from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
 from attestation.errors import LocalProtocolError, RemoteProtocolError, VerificationError
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
 from attestation.evidence.keyset import KeySet
@@ -79,11 +80,17 @@ class AcceptedWorker:
 class ClientSession:
     """One exchange with one worker, from our nonce to a session that wraps content keys."""
 
-    def __init__(self, *, policy: Policy, client_key: bytes) -> None:
-        """Begin for the owner of `client_key`, an Ed25519 public key of 32 bytes."""
+    def __init__(
+        self, *, policy: Policy, client_key: bytes, collateral: Collateral = NO_COLLATERAL
+    ) -> None:
+        """Begin for the owner of `client_key`, an Ed25519 public key of 32 bytes.
+
+        `collateral` is what vendors sign beside the Evidence that the policy accepts.
+        """
         self._machine: Machine[State] = Machine(TRANSITIONS, start=State.IDLE, failed=State.FAILED)
         self._policy = policy
         self._client_key = client_key
+        self._collateral = collateral
         self._nonce: bytes | None = None
         self._accepted: AcceptedWorker | None = None
         self._session_id: SessionId | None = None
@@ -126,9 +133,15 @@ class ClientSession:
                 tree_size=reply.tree_size,
                 path=reply.path,
                 catalogue=reply.catalogue,
+                collateral=self._collateral.to_bytes(),
             )
             result = appraise(
-                bundle, policy=self._policy, nonce=self._nonce, path=record.proof(), now=now
+                bundle,
+                policy=self._policy,
+                nonce=self._nonce,
+                path=record.proof(),
+                now=now,
+                collateral=self._collateral,
             )
             keyset = result.require_accepted()
             catalogue = Catalogue.from_bytes(reply.catalogue)

@@ -6,6 +6,7 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from attestation.encoding.digests import Label, digest
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.evidence.binding import NonceTree
 from attestation.evidence.bundle import EvidenceRecord
 from attestation.evidence.keyset import KEM_PUBLIC_KEY_BYTES, KeySet
@@ -61,6 +62,7 @@ class SigningWorker:
             tree_size=proof.tree_size,
             path=proof.path,
             catalogue=CATALOGUE_BYTES,
+            collateral=NO_COLLATERAL.to_bytes(),
         )
 
     def sign(self, message: bytes) -> bytes:
