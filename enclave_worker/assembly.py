@@ -10,8 +10,8 @@ from attestation.logging import get_logger
 from attestation.programs.catalogue import Catalogue
 from attestation.wire.control import WorkerDescription, WorkerHello
 from enclave_worker.admission import Admission, Terms
-from enclave_worker.attester.collect import Attester
-from enclave_worker.attester.selection import select_attester
+from enclave_worker.attester.collect import Attester, GpuAttester
+from enclave_worker.attester.selection import select_attester, select_gpu_attester
 from enclave_worker.attesting import Attestations
 from enclave_worker.buffers import BufferPool
 from enclave_worker.device.backend import select_device
@@ -40,8 +40,12 @@ def build(settings: WorkerSettings, *, ready: Callable[[WorkerId], None]) -> Run
     keys = None
     if settings.curve_key is not None and settings.coordinator_key is not None:
         keys = load_curve_keys(settings.curve_key, settings.coordinator_key)
+    # Before the device: no program may use a GPU in confidential mode that was not made ready.
+    gpu_attester, gpu_reason = _select_gpu_attester(settings)
     device = select_device(settings.device)
     log.info("device.selected", backend=device.backend, device=device.name, reason=device.reason)
+    if not device.cuda:
+        gpu_attester, gpu_reason = None, "jobs run on the processor"
     attester, reason = select_attester(
         settings.attester,
         tcti=settings.tpm_tcti,
@@ -49,12 +53,14 @@ def build(settings: WorkerSettings, *, ready: Callable[[WorkerId], None]) -> Run
         ak_certificates=settings.ak_certificate,
     )
     log.info("attester.selected", kind=attester.kind, reason=reason)
+    log.info("gpus.selected", attested=gpu_attester is not None, reason=gpu_reason)
     transport = Transport(settings.coordinator, keys=keys)
     return assemble(
         settings,
         transport=transport,
         device=device,
         attester=attester,
+        gpu_attester=gpu_attester,
         registry=installed_registry(),
         ready=ready,
     )
@@ -68,6 +74,7 @@ def assemble(
     attester: Attester,
     registry: Registry,
     ready: Callable[[WorkerId], None],
+    gpu_attester: GpuAttester | None = None,
 ) -> Runtime:
     """Return the worker made of these parts."""
     clock = system_clock()
@@ -87,6 +94,7 @@ def assemble(
         keystore=keystore,
         sessions=sessions,
         attester=attester,
+        gpu_attester=gpu_attester,
         catalogue=catalogue,
         device=engine.device,
         now_ms=clock.now_ms,
@@ -101,6 +109,12 @@ def assemble(
         clock=clock,
     )
     return Runtime(parts, mailbox, ready=ready)
+
+
+def _select_gpu_attester(settings: WorkerSettings) -> tuple[GpuAttester | None, str]:
+    if settings.device == "cpu":
+        return None, "jobs run on the processor"
+    return select_gpu_attester(settings.gpu_attester)
 
 
 def _hello(

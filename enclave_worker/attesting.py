@@ -17,7 +17,7 @@ from attestation.evidence.keyset import KeySet
 from attestation.identifiers import Digest, KeySetId
 from attestation.logging import get_logger
 from attestation.programs.catalogue import Catalogue
-from attestation.receipts.receipt import DeviceClaims
+from attestation.receipts.receipt import CONFIDENTIAL_KINDS, DeviceClaims
 from attestation.sealing.session_keys import SessionKeys, Transcript
 from attestation.wire.control import RefusalCode
 from attestation.wire.frames import Frame
@@ -29,7 +29,7 @@ from attestation.wire.messages import (
     parse,
 )
 from attestation.wire.worker_session import WorkerSession
-from enclave_worker.attester.collect import Attester, EvidenceCollector, Window
+from enclave_worker.attester.collect import Attester, EvidenceCollector, GpuAttester, Window
 from enclave_worker.issuing import IssuerIdentity, ReceiptIssuer
 from enclave_worker.keystore import Keystore
 from enclave_worker.refusals import JobRefusedError, UnknownKeySetError, WorkerBusyError
@@ -68,6 +68,7 @@ class Attestations:
         device: DeviceClaims,
         now_ms: Callable[[], int],
         post: Callable[[Collected], None],
+        gpu_attester: GpuAttester | None = None,
     ) -> None:
         """Answer with evidence of `attester`; `post` carries collections back to the loop."""
         self._keystore = keystore
@@ -77,7 +78,9 @@ class Attestations:
         self._device = device
         self._now_ms = now_ms
         self._post = post
-        self._collector = EvidenceCollector(attester, draw_keyset=self._draw)
+        self._collector = EvidenceCollector(
+            attester, draw_keyset=self._draw, gpu_attester=gpu_attester
+        )
         self._window = ChallengeWindow()
         self._issuers: dict[KeySetId, ReceiptIssuer] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="collect")
@@ -101,14 +104,14 @@ class Attestations:
         """Destroy what has expired, and begin the collection that is due."""
         if self._keystore.expire(now_ms):
             self._forget_dead()
-        due = self._window.due_in_ms(now_ms) == 0 and not self._collecting
-        if due and self._keystore.has_room(now_ms):
+        if self.due_in_ms(now_ms) == 0:
             self._collecting = True
             self._thread.submit(self._collect, self._window.close())
 
     def due_in_ms(self, now_ms: int) -> int | None:
         """Milliseconds until `tick` has something to do; none when it waits for an event."""
-        return None if self._collecting else self._window.due_in_ms(now_ms)
+        window = None if self._collecting else self._window.due_in_ms(now_ms)
+        return None if window is None else max(window, self._keystore.ready_in_ms(now_ms))
 
     def collected(self, event: Collected) -> list[Reply]:
         """Answer every challenge of a window."""
@@ -200,11 +203,17 @@ class Attestations:
             evidence_digest=evidence,
             evidence_kind=bundle.kind,
             catalogue_digest=self._catalogue_digest,
-            # No Attester of today keeps the operator out of memory; one that does will say so.
-            confidential=False,
+            confidential=self._is_confidential(bundle),
             device=self._device,
         )
         return ReceiptIssuer(identity, sign=self._keystore.signer(keyset_id))
+
+    def _is_confidential(self, bundle: EvidenceBundle) -> bool:
+        # A GPU that nothing vouches for is read by its host, whatever the processor attests.
+        on_processor = not self._device.cuda
+        return bundle.kind in CONFIDENTIAL_KINDS and (
+            on_processor or bundle.gpu_evidence is not None
+        )
 
     def _forget_dead(self) -> None:
         alive = self._keystore.keyset_ids

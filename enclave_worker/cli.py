@@ -11,7 +11,7 @@ import click
 from attestation import logging
 from attestation.cli.output import ExitCode, warn_insecure
 from attestation.identifiers import WorkerId
-from enclave_worker.attester.selection import NAMES, AttesterName
+from enclave_worker.attester.selection import GPU_NAMES, NAMES, AttesterName
 from enclave_worker.hardening import harden_process, start_again_with_plain_heap
 from enclave_worker.pcrs import pcrs_option
 from enclave_worker.settings import (
@@ -40,7 +40,7 @@ SIGTERM or Ctrl-C drains: running jobs finish, no new ones are taken. A second o
 Exit status:
   0    drained and stopped
   2    the command line is not usable
-  3    something is missing: a device, a TPM, a key file
+  3    something is missing: a device, a TEE or TPM, a key file
   130  stopped at once, by a second signal
 """
 
@@ -53,6 +53,13 @@ Exit status:
     default="auto",
     show_default=True,
     help="What vouches for this machine. `insecure` proves nothing and is never chosen by itself.",
+)
+@click.option(
+    "--gpu-attester",
+    type=click.Choice(GPU_NAMES),
+    default="auto",
+    show_default=True,
+    help="What vouches for its GPUs: `auto` takes those in confidential mode, if they are.",
 )
 @click.option(
     "--tpm-tcti", metavar="TCTI", help="How to reach the TPM, such as device:/dev/tpmrm0."

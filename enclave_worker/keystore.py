@@ -7,6 +7,10 @@ Key sets are bounded. A flood of challenges must not push out a key set that cli
 made in this order: expired ones; then those that nobody answered for `UNANSWERED_MS`; then the one
 whose last use is longest ago, if that is more than `IDLE_MS`. When none of these exists there is no
 room, and challenges wait.
+
+That does not happen while clients come at any pace: the first half of the places is given out as it
+is asked for, and once so many are in use a draw has to wait until the second half would last for
+the life of a key set. Those who come meanwhile share one.
 """
 
 import threading
@@ -30,6 +34,9 @@ UNANSWERED_MS: Final = 10_000
 IDLE_MS: Final = 600_000
 """A key set without a new session or job for this long may go when room is needed."""
 
+_NO_ROOM_MS: Final = 1_000
+"""When there is no room, look again after this long."""
+
 
 class Keystore:
     """The live key sets of one worker. Safe to use from several threads."""
@@ -44,6 +51,9 @@ class Keystore:
         """Keep at most `capacity` key sets, each for at most `lifetime_ms`."""
         self._lifetime_ms = lifetime_ms
         self._capacity = capacity
+        self._at_once = max(1, capacity // 2)
+        self._pace_ms = -(-lifetime_ms // max(1, capacity - self._at_once))
+        self._next_ms = 0
         self._jobs_per_keyset = jobs_per_keyset
         self._live: dict[KeySetId, _LiveKeySet] = {}
         self._lock = threading.RLock()
@@ -63,6 +73,13 @@ class Keystore:
         """Whether `draw_keyset` would succeed now."""
         return len(self._live) < self._capacity or self._evictable(now_ms) is not None
 
+    def ready_in_ms(self, now_ms: int) -> int:
+        """Milliseconds until the next key set should be drawn, 0 for now."""
+        if self._next_ms <= now_ms and not self.has_room(now_ms):
+            self._next_ms = now_ms + _NO_ROOM_MS
+        # A clock that was set back must not make anybody wait longer than these.
+        return min(max(self._pace_ms, _NO_ROOM_MS), max(0, self._next_ms - now_ms))
+
     def draw_keyset(self, catalogue_digest: Digest, now_ms: int) -> KeySet:
         """Draw fresh keys, keep their private halves, return the public ones.
 
@@ -76,6 +93,8 @@ class Keystore:
                 del self._live[victim]
             live = _LiveKeySet(catalogue_digest, now_ms, self._lifetime_ms, self._jobs_per_keyset)
             self._live[live.keyset.keyset_id()] = live
+            paced = self._in_use(now_ms) >= self._at_once
+            self._next_ms = now_ms + self._pace_ms if paced else now_ms
             return live.keyset
 
     def open_session(
@@ -146,6 +165,9 @@ class Keystore:
         if now_ms >= live.keyset.not_after_ms or live.replay.full:
             raise UnknownKeySetError("the key set has expired")
         return live
+
+    def _in_use(self, now_ms: int) -> int:
+        return sum(not live.may_go(now_ms) for live in self._live.values())
 
     def _evictable(self, now_ms: int) -> KeySetId | None:
         def rank(entry: tuple[KeySetId, _LiveKeySet]) -> tuple[int, int]:

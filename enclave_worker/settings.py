@@ -9,7 +9,7 @@ from attrs import frozen
 
 from attestation import limits
 from attestation.errors import UnavailableError
-from enclave_worker.attester.selection import AttesterName
+from enclave_worker.attester.selection import AttesterName, GpuAttesterName
 from enclave_worker.attester.tpm import DEFAULT_PCRS
 
 _CAPACITY_MAX: Final = 4096
@@ -59,6 +59,7 @@ class WorkerSettings:
 
     coordinator: str
     attester: AttesterName = "auto"
+    gpu_attester: GpuAttesterName = "auto"
     tpm_tcti: str | None = None
     tpm_pcrs: tuple[int, ...] = DEFAULT_PCRS
     ak_certificate: Path | None = None

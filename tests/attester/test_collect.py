@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attestation.errors import LocalProtocolError, UnavailableError
-from attestation.evidence.binding import report_data
+from attestation.evidence.binding import gpu_nonce, report_data
 from attestation.evidence.insecure import InsecureEvidence
 from attestation.evidence.keyset import KeySet
 from enclave_worker.attester import collect
@@ -67,7 +67,7 @@ def test_nothing_in_the_collector_takes_a_key_to_attest() -> None:
     names = {
         name for entry in (*methods, *functions) for name in inspect.signature(entry).parameters
     }
-    assert names == {"self", "attester", "draw_keyset", "nonces"}
+    assert names == {"self", "attester", "gpu_attester", "draw_keyset", "nonces"}
 
 
 def test_a_window_answers_each_of_its_challenges() -> None:
@@ -77,6 +77,58 @@ def test_a_window_answers_each_of_its_challenges() -> None:
         proof.verify(nonce, nonce_root=window.bundle.nonce_root)
     body = InsecureEvidence.from_bytes(window.bundle.body)
     assert body.report_data == report_data(window.keyset.keyset_id(), window.bundle.nonce_root)
+
+
+class Gpus:
+    """GPUs that say what they were asked."""
+
+    def __init__(self) -> None:
+        self.nonces: list[bytes] = []
+
+    def collect(self, nonce: bytes) -> bytes:
+        self.nonces.append(nonce)
+        return b"evidence over " + nonce
+
+
+def test_gpu_evidence_is_collected_first_and_the_processor_signs_its_digest() -> None:
+    gpus = Gpus()
+    ours = EvidenceCollector(InsecureAttester(), draw_keyset=draw_keyset, gpu_attester=gpus)
+    window = ours.collect_window([os.urandom(32)])
+    keyset_id, root = window.keyset.keyset_id(), window.bundle.nonce_root
+    assert gpus.nonces == [gpu_nonce(keyset_id, root)]
+    assert window.bundle.gpu_evidence == b"evidence over " + gpus.nonces[0]
+    signed = InsecureEvidence.from_bytes(window.bundle.body).report_data
+    assert signed == report_data(keyset_id, root, window.bundle.gpu_evidence)
+    assert signed != report_data(keyset_id, root)
+
+
+def test_gpu_evidence_of_another_window_is_not_what_the_processor_signed() -> None:
+    ours = EvidenceCollector(InsecureAttester(), draw_keyset=draw_keyset, gpu_attester=Gpus())
+    first, second = (ours.collect_window([os.urandom(32)]) for _ in range(2))
+    mixed = report_data(
+        second.keyset.keyset_id(), second.bundle.nonce_root, first.bundle.gpu_evidence
+    )
+    assert InsecureEvidence.from_bytes(second.bundle.body).report_data != mixed
+
+
+def test_gpus_that_fail_leave_no_evidence_without_them() -> None:
+    """Leaving them out would make a worker with a lost GPU look like one that never had any."""
+
+    class Lost:
+        def collect(self, nonce: bytes) -> bytes:
+            raise UnavailableError("the GPU is lost")
+
+    asked: list[bytes] = []
+
+    class Counting(InsecureAttester):
+        def collect(self, report_data: bytes) -> bytes:
+            asked.append(report_data)
+            return super().collect(report_data)
+
+    ours = EvidenceCollector(Counting(), draw_keyset=draw_keyset, gpu_attester=Lost())
+    with pytest.raises(UnavailableError):
+        ours.collect_window([bytes(32)])
+    assert asked == []
 
 
 def test_a_key_set_whose_attestation_failed_is_not_used_again() -> None:
