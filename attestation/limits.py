@@ -37,7 +37,7 @@ CONTROL_BYTES: Final = 1 * MIB
 """One control body (submit record, listing, announcement)."""
 
 INLINE_BYTES: Final = 2 * MIB
-"""Sealed bytes that travel inside the submit or result message instead of being streamed: asking for
+"""Sealed bytes that travel inside the submit or result message instead of streamed: asking for
 credit first costs a round trip, which below this is more than the bytes do."""
 
 INLINE_SEGMENTS: Final = 32
@@ -77,6 +77,21 @@ PROGRAM_BYTES: Final = 256 * KIB
 
 CATALOGUE_BYTES: Final = 1 * MIB
 """A worker's whole kernel catalogue."""
+
+EXPRESSION_CHARACTERS: Final = 2048
+"""Text of one elementwise expression, the longest text that a parameter may be."""
+
+EXPRESSION_NODES: Final = 256
+"""Operations and operands of one expression, equal ones once: bounds what is compiled for it."""
+
+EXPRESSION_DEPTH: Final = 32
+"""Levels of nesting: its parser recurses, a dozen calls for each."""
+
+EXPRESSION_CONSTANTS: Final = 64
+"""Different constants of one expression: they are arguments of a CUDA kernel, which has 4 KiB."""
+
+EXPRESSION_COST: Final = 2048
+"""Additions that one element of an expression may cost: a job's time grows with its bytes only."""
 
 # -- evidence and receipts ------------------------------------------------------------------------
 
