@@ -53,7 +53,7 @@ from attestation.errors import DecodeError, SignatureInvalidError, VerificationE
 from attestation.evidence.intel_quote import Quote, Tee
 from attestation.evidence.intel_quote_bodies import EnclaveAttributes
 from attestation.policy.intel import IntelPolicy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 
 B = TypeVar("B")
 

@@ -30,7 +30,8 @@ from attestation.endorsements.revocation import (
 )
 from attestation.evidence.sev_snp import Report, SevSnpEvidence
 from attestation.evidence.sev_snp_table import CertificateTable
-from attestation.policy.sev_snp import Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import SevSnpPolicy
 
 REPORT_STEPS: Final = (
     Step.authentic("format"),

@@ -25,7 +25,7 @@ from attestation.evidence.binding import qualifying_data
 from attestation.evidence.tpm import Attest, Attributes, PcrBank, Public, Scheme, Signature
 from attestation.evidence.tpm import TpmEvidence as Evidence
 from attestation.evidence.tpm_forms import read_key
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.tpm import TpmPolicy
 
 REPORT_STEPS: Final = (

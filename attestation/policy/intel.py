@@ -10,8 +10,8 @@ from attestation.encoding.record import Record, array, boolean, item, octets, ro
 from attestation.endorsements.intel_pck import PPID_BYTES
 from attestation.endorsements.intel_tcb import EVALUATION_NUMBER_MAX, TcbStatus
 from attestation.identifiers import DIGEST_BYTES
+from attestation.policy.revocation import Revocation
 from attestation.policy.section import Section
-from attestation.policy.sev_snp import Revocation
 from attestation.policy.values import read_digest, read_hex
 
 T = TypeVar("T")

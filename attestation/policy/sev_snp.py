@@ -28,6 +28,7 @@ from attestation.evidence.sev_snp import (
 )
 from attestation.evidence.sev_snp_tcb import LAYOUTS, Product
 from attestation.identifiers import DIGEST_BYTES
+from attestation.policy.revocation import Revocation
 
 EXTRACTABLE: Final = frozenset({Product.MILAN})
 """Products whose signing keys software on the host can extract (arXiv 2605.12990)."""
@@ -35,13 +36,6 @@ EXTRACTABLE: Final = frozenset({Product.MILAN})
 VMPLS: Final = 4
 CSP_CHARACTERS: Final = 256
 TCB_PARTS: Final = ("fmc", "bootloader", "tee", "snp", "microcode")
-
-
-class Revocation(StrEnum):
-    """What a missing or stale revocation list means. That a key was revoked always refuses."""
-
-    REQUIRED = "required"
-    OPTIONAL = "optional"
 
 
 class HostFeature(StrEnum):

@@ -14,8 +14,8 @@ from attestation.encoding.record import Record, array, boolean, item, octets, ro
 from attestation.endorsements import azure, gcp
 from attestation.evidence.tpm import PcrBank
 from attestation.identifiers import DIGEST_BYTES
+from attestation.policy.revocation import Revocation
 from attestation.policy.section import Section
-from attestation.policy.sev_snp import Revocation
 from attestation.policy.values import read_certificates, read_digest, read_hex
 
 ANY: Final = "any"

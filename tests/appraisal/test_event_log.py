@@ -6,7 +6,7 @@ import pytest
 
 from attestation.appraisal.result import Tier
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from tests.appraisal.test_tpm import OPERATOR, Window, codes
 from tests.simulators.event_log import BOOT, Measured, agile_log, old_log, values
 from tests.simulators.evidence import tpm_policy

@@ -4,7 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from attestation.appraisal.explanation import about, answer, explain
@@ -97,6 +97,7 @@ EVIL = st.one_of(
 def test_nothing_that_came_with_the_evidence_leaves_its_element(text: str, note: str) -> None:
     """A worker chooses names, claims and details; none of them becomes an element or attribute."""
     benign = Structure(page(filled("word"), notes=["note"]))
+    assume(text not in ADVICE)  # a code that we know gets a paragraph of ours
     shown = Structure(page(filled(text), notes=[note]))
     assert shown.tags == benign.tags
     page(filled(text), notes=[note]).encode()

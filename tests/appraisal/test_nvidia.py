@@ -16,12 +16,13 @@ from attestation.appraisal.checklist import CannotContinueError, Checklist
 from attestation.appraisal.result import NOT_REACHED, Check, Tier
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.nvidia_gpu import DeviceKind, GpuDevice
-from attestation.policy.nvidia import FAMILIES, GpuPolicy
+from attestation.policy.nvidia import GpuPolicy
 from tests.simulators import nvidia as simulated
 from tests.simulators.nvidia import (
     BEGINNING,
     DRIVER_INDEXES,
     GOOD,
+    GPU_POLICY,
     LIFE,
     SimulatedDevice,
     SimulatedNvidia,
@@ -32,16 +33,6 @@ NOW = datetime.fromisoformat("2026-06-01T12:00:00Z")
 NONCE = os.urandom(32)
 STRIDE = 1 if os.environ.get("EVERY_FLIP") else 7
 """Of the bytes that a test flips one by one."""
-
-POLICY = GpuPolicy(
-    required=True,
-    families=FAMILIES,
-    minimum_driver=None,
-    minimum_firmware=tuple((family, None) for family in FAMILIES),
-    devices=None,
-    require_rim=True,
-    require_ocsp=False,
-)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +60,7 @@ def appraise(
     rims: Sequence[bytes] = (),
     *,
     answers: Sequence[bytes] = (),
-    policy: GpuPolicy = POLICY,
+    policy: GpuPolicy = GPU_POLICY,
     nonce: bytes = NONCE,
     now: datetime = NOW,
 ) -> tuple[Check, ...]:
@@ -98,7 +89,7 @@ def warnings(checks: Sequence[Check]) -> list[str]:
 
 
 def with_policy(**changes: Any) -> GpuPolicy:
-    return attrs.evolve(POLICY, **changes)
+    return attrs.evolve(GPU_POLICY, **changes)
 
 
 def flipped(data: bytes, place: int) -> bytes:
@@ -506,8 +497,8 @@ def known(vendor: SimulatedNvidia) -> SimulatedDevice:
     return SimulatedDevice(authority=leaf, chip="GH100", serial="41ab", fwid=fwid)
 
 
-STRICT = attrs.evolve(POLICY, require_ocsp=True)
-LAX = attrs.evolve(POLICY, require_rim=False)
+STRICT = attrs.evolve(GPU_POLICY, require_ocsp=True)
+LAX = attrs.evolve(GPU_POLICY, require_rim=False)
 
 
 def revocation(checks: Sequence[Check]) -> Check:

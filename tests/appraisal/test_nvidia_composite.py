@@ -16,21 +16,10 @@ from attestation.evidence.bundle import EvidenceBundle
 from attestation.evidence.insecure import InsecureEvidence
 from attestation.evidence.keyset import KeySet
 from attestation.evidence.tpm import Public
-from attestation.policy.nvidia import FAMILIES, GpuPolicy
 from attestation.policy.policy import Policy
 from tests.simulators.evidence import NOW, draw_keyset, insecure_policy, tpm_policy
-from tests.simulators.nvidia import SimulatedDevice, SimulatedNvidia, evidence
+from tests.simulators.nvidia import GPU_POLICY, SimulatedDevice, SimulatedNvidia, evidence
 from tests.simulators.tpm import PCRS, SimulatedTpm
-
-GPU_POLICY = GpuPolicy(
-    required=True,
-    families=FAMILIES,
-    minimum_driver=None,
-    minimum_firmware=tuple((family, None) for family in FAMILIES),
-    devices=None,
-    require_rim=True,
-    require_ocsp=False,
-)
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_developer_mode_does_not_pass(gpu: SimulatedDevice, rims: list[bytes]) -
 
 def test_no_policy_can_say_that_developer_mode_is_fine() -> None:
     """There is no word for it: a flag that exists is a flag that somebody sets in production."""
-    assert not [name for name in dir(devices.POLICY) if "develop" in name or "debug" in name]
+    assert not [name for name in dir(devices.GPU_POLICY) if "develop" in name or "debug" in name]
 
 
 def test_gpus_are_attested_with_every_key_set_and_not_at_boot_only(

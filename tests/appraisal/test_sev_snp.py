@@ -17,7 +17,8 @@ from attestation.evidence.binding import NonceTree
 from attestation.evidence.keyset import KeySet
 from attestation.evidence.sev_snp import Signer
 from attestation.evidence.sev_snp_tcb import Product
-from attestation.policy.sev_snp import HostFeature, Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import HostFeature, SevSnpPolicy
 from tests.simulators.amd import (
     ARK_GUID,
     ASK_GUID,

@@ -20,7 +20,8 @@ from attestation.appraisal.sev_snp import REPORT_STEPS, examine
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.errors import DecodeError
 from attestation.evidence.sev_snp import REPORT_BYTES, SevSnpEvidence
-from attestation.policy.sev_snp import Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import SevSnpPolicy
 from tests.simulators.amd import SimulatedAmd, SimulatedChip, collateral, der, snp_policy, trusting
 from tests.simulators.evidence import NOW
 from tests.vectors.sev_snp import evidence_of, vector_policy

@@ -13,7 +13,7 @@ from attestation.appraisal.result import Question, Tier
 from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.endorsements.intel_tcb import TcbStatus
 from attestation.evidence.tdx import TdxEvidence
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.tdx import Register, TdWeakness
 from tests.simulators.intel import (
     NOW,

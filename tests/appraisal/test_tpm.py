@@ -22,7 +22,7 @@ from attestation.evidence.bundle import EvidenceBundle
 from attestation.evidence.keyset import KeySet
 from attestation.evidence.tpm import PcrBank, Public, TpmEvidence
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from tests.simulators import tpm as simulated
 from tests.simulators.evidence import NOW, bundle_for, draw_keyset, tpm_policy
 from tests.simulators.tpm import PCRS, RsaTpm, SimulatedTpm

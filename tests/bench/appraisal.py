@@ -24,10 +24,9 @@ from attestation.appraisal.verifier import appraise
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.binding import NonceTree, gpu_nonce, report_data
 from attestation.evidence.bundle import EvidenceBundle
-from attestation.policy.nvidia import FAMILIES, GpuPolicy
 from tests.simulators.amd import SimulatedChip, snp_policy, trusting, whole_policy
 from tests.simulators.evidence import NOW, draw_keyset
-from tests.simulators.nvidia import SimulatedNvidia
+from tests.simulators.nvidia import GPU_POLICY, SimulatedNvidia
 from tests.simulators.nvidia import evidence as gpu_evidence
 from tests.vectors.run import judges
 
@@ -108,16 +107,7 @@ def _composite(stack: ExitStack) -> dict[str, Action]:
         gpu_evidence=gpus,
         body=chip.evidence(report_data(keyset.keyset_id(), tree.root, gpus)).to_bytes(),
     )
-    gpu = GpuPolicy(
-        required=True,
-        families=FAMILIES,
-        minimum_driver=None,
-        minimum_firmware=tuple((family, None) for family in FAMILIES),
-        devices=None,
-        require_rim=True,
-        require_ocsp=False,
-    )
-    policy = attrs.evolve(whole_policy(snp_policy()), gpu=gpu)
+    policy = attrs.evolve(whole_policy(snp_policy()), gpu=GPU_POLICY)
     collateral = Collateral.from_items(
         [
             (CollateralKind.AMD_CRL, chip.vendor.crl()),

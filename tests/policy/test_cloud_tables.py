@@ -10,7 +10,7 @@ from attestation.errors import PolicyError
 from attestation.evidence.tpm import PcrBank
 from attestation.policy.loading import parse_policy
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 
 DIGEST, OTHER, LONG = "ab" * 32, "cd" * 32, "ef" * 48
 

@@ -10,7 +10,8 @@ from attestation.evidence.sev_snp import Signer
 from attestation.evidence.sev_snp_tcb import Product
 from attestation.policy.loading import parse_policy
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import HostFeature, Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import HostFeature, SevSnpPolicy
 
 HEAD = f"""version = 1
 [evidence]

@@ -9,7 +9,7 @@ from attestation.endorsements.intel_tcb import TcbStatus
 from attestation.errors import PolicyError
 from attestation.policy.loading import parse_policy
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.tdx import Register, TdWeakness, TdxPolicy
 
 PPID = "00112233445566778899aabbccddeeff"

@@ -28,7 +28,8 @@ from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.sev_snp import SevSnpEvidence, Signer
 from attestation.evidence.sev_snp_tcb import Product
 from attestation.policy.policy import Policy
-from attestation.policy.sev_snp import Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import SevSnpPolicy
 from tests.simulators.evidence import tpm_policy
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)

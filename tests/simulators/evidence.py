@@ -20,7 +20,7 @@ from attestation.policy.policy import (
     KeyPolicy,
     Policy,
 )
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.tpm import TpmPolicy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)

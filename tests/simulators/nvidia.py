@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from attestation.endorsements import nvidia_device, nvidia_rim
 from attestation.evidence.nvidia_gpu import ConfidentialState, DeviceKind, GpuDevice, GpuEvidence
+from attestation.policy.nvidia import FAMILIES, GpuPolicy
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = timedelta(days=730)
@@ -40,6 +41,17 @@ GOOD: Mapping[int, bytes] = {
     index: hashlib.sha384(bytes([index])).digest() for index in range(1, BLOCKS + 1)
 }
 FIRMWARE_INDEXES, DRIVER_INDEXES = range(12), range(21, 41)
+
+GPU_POLICY = GpuPolicy(
+    required=True,
+    families=FAMILIES,
+    minimum_driver=None,
+    minimum_firmware=tuple((family, None) for family in FAMILIES),
+    devices=None,
+    require_rim=True,
+    require_ocsp=False,
+)
+"""Wants a GPU of any family with its manifests, as the index of vectors does."""
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.azure_vtpm import AzureSnpVtpmEvidence, AzureTdxVtpmEvidence
 from attestation.evidence.tpm import PcrBank
 from attestation.policy.azure_vtpm import AzureSnpVtpmPolicy, AzureTdxVtpmPolicy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from tests.vectors import intel, sev_snp, tpm
 from tests.vectors.verdict import Judged
 

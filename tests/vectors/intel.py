@@ -15,7 +15,7 @@ from attestation.endorsements.intel_tcb import TcbStatus
 from attestation.evidence.sgx import SgxEvidence
 from attestation.evidence.tdx import TdxEvidence
 from attestation.policy.intel import IntelPolicy
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.sgx import EnclaveWeakness, SgxPolicy
 from attestation.policy.tdx import Register, TdxPolicy
 from tests.vectors.verdict import Judged

@@ -28,20 +28,10 @@ from attestation.evidence.nvidia_gpu import (
     GpuDevice,
     certificates_from_pem,
 )
-from attestation.policy.nvidia import FAMILIES, GpuPolicy
+from tests.simulators.nvidia import GPU_POLICY
 from tests.vectors.verdict import Judged
 
 KINDS = ("nvidia-gpu", "nvidia-nvswitch", "nvidia-rim", "nvidia-eat")
-
-POLICY = GpuPolicy(
-    required=True,
-    families=FAMILIES,
-    minimum_driver=None,
-    minimum_firmware=tuple((family, None) for family in FAMILIES),
-    devices=None,
-    require_rim=True,
-    require_ocsp=False,
-)
 
 SPDM_REQUEST = bytes.fromhex("11e0")
 PEM_MARK = b"-----BEGIN CERTIFICATE"
@@ -126,7 +116,7 @@ def _judge_devices(
     checks.announce(nvidia.REPORT_STEPS)
     try:
         devices = nvidia.examine(
-            shown, nonce=nonce, policy=POLICY, collateral=collateral, now=now, checks=checks
+            shown, nonce=nonce, policy=GPU_POLICY, collateral=collateral, now=now, checks=checks
         )
         if check["id"].startswith("ocsp"):
             checks.announce([Step.authentic("OCSP")])

@@ -17,7 +17,8 @@ from attestation.appraisal.sev_snp import REPORT_STEPS, examine
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.sev_snp import REPORT_BYTES, Report, SevSnpEvidence, Signer
 from attestation.evidence.sev_snp_tcb import Product
-from attestation.policy.sev_snp import Revocation, SevSnpPolicy
+from attestation.policy.revocation import Revocation
+from attestation.policy.sev_snp import SevSnpPolicy
 from tests.vectors.verdict import Judged
 
 KINDS = ("sev-snp",)

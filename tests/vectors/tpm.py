@@ -24,7 +24,7 @@ from attestation.endorsements import azure, gcp
 from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.evidence.tpm import Attest, PcrBank, PcrRow, TpmEvidence
 from attestation.evidence.tpm_forms import read_key
-from attestation.policy.sev_snp import Revocation
+from attestation.policy.revocation import Revocation
 from attestation.policy.tpm import TpmPolicy
 from tests.vectors.verdict import Judged
 
