@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from attestation.appraisal.explanation import about, answer, explain
+from attestation.appraisal.explanation import ADVICE, about, answer, explain
 from attestation.appraisal.page import page
 from attestation.appraisal.result import NOT_REACHED, AttestationResult, Question, Tier
 from attestation.endorsements.collateral import Collateral, CollateralKind
