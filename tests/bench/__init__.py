@@ -1,1 +1,1 @@
-"""What sealing costs: the whole pipeline against the same pipeline in plaintext (`make bench`)."""
+"""What protecting costs, and how ours compares with what one would pick instead (`make bench`)."""

@@ -1,195 +1,242 @@
 """The pipeline without any protection: what the sealed one is measured against.
 
-Same shape: client DEALER, relay ROUTER, worker DEALER, each a process of its own; the same kernel
-(y = 2x + 1 on float32); segments of the same size, as many in flight; small tensors inside the
-message, large ones under credit. No sealing, no signatures, no receipts, no store: what is left is
-the cost of moving bytes with pyzmq, written as lean as we know how.
+Same topology: client DEALER, relay ROUTER, worker DEALER, each a process of its own; the same
+kernel (y = 2x + 1 on float32); pieces of at most 1 MiB, six in flight. No signatures, no
+receipts, no store: what is left is the cost of moving bytes with pyzmq, written as lean as we know
+how (frames sent one by one, received frames computed in place and sent back, memory kept).
 
-    python -m tests.bench.plaintext relay PORT
-    python -m tests.bench.plaintext worker PORT
+The head of a piece says what the worker does with it:
+
+- *stream*: compute and return every piece as it comes, which is all an elementwise kernel needs;
+- *whole*: gather the tensor first, as a kernel in general has to;
+- *bare*: stream, with every piece under AES-256-GCM and a key that both ends just have: sealing
+  without keys agreed on, evidence, receipts or a store.
+
+`naive` is another relay and worker: the tensor as one frame, copied by pyzmq, which is what one
+writes first. With ENCLAVE_BENCH_CURVE set all sockets use CURVE.
+
+    python -m tests.bench.plaintext relay|worker|naive-relay|naive-worker PORT
 """
 
 import ctypes
+import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 import zmq
+from attrs import define, field
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from attestation import limits
 
-SEGMENT: Final = limits.SEGMENT_BYTES
-CREDIT: Final = 6
-"""Segments in flight in each direction (perf measurements: more gains nothing)."""
+PIECE: Final = limits.MIB
+SMALL_PIECE: Final = 256 * limits.KIB
+"""For tensors of up to 1 MiB: four pieces overlap where one could not."""
+IN_FLIGHT: Final = 6
+"""Pieces in flight in each direction; more gain nothing."""
+COPY_BELOW: Final = 128 * limits.KIB
+"""Below this size pyzmq's zero-copy bookkeeping costs more than the copy."""
+TAG: Final = 16
 
-_HEAD: Final = struct.Struct(">B5sIIQ")  # kind, the client's routing id, job, count, bytes
-_HELLO, _JOB, _SEGMENT, _GRANT, _RESULT = range(1, 6)
-_NOBODY: Final = bytes(5)
+HEAD: Final = struct.Struct(">BIIQ")  # mode, job, piece, bytes of the whole tensor
+STREAM, WHOLE, BARE, CREDIT, HELLO = range(1, 6)
+TO_WORKER: Final = AESGCM(bytes(32))
+TO_CLIENT: Final = AESGCM(bytes([1]) * 32)
+CURVE: Final = "ENCLAVE_BENCH_CURVE"
+"""Environment: the relay's public and secret key, separated by a blank."""
+
+_BLOCK: Final = 64 * limits.KIB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_memory() -> None:
-    """Let malloc keep freed segments: each one given back costs a page fault per 4 KiB."""
+    """Let malloc keep freed pieces: each one given back costs a page fault per 4 KiB."""
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_THRESHOLD, 32 * limits.MIB)
     libc.mallopt(_M_TRIM_THRESHOLD, 1024 * limits.MIB)
 
 
-def _pieces(array: np.ndarray[Any, Any]) -> list[memoryview]:
-    flat = memoryview(array).cast("B")
-    return [flat[start : start + SEGMENT] for start in range(0, len(flat), SEGMENT)]
+def make_socket(kind: int, *, server: bool = False) -> zmq.Socket[bytes]:
+    """Return a socket without limits on its queues, with CURVE where the environment says so."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
+    socket.set_hwm(0)
+    socket.linger = 0
+    if CURVE in os.environ:
+        public, secret = (key.encode() for key in os.environ[CURVE].split())
+        if server:
+            socket.curve_server = True
+            socket.curve_publickey, socket.curve_secretkey = public, secret
+        else:
+            socket.curve_serverkey = public
+            socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+    return socket
 
 
-def _copies(piece: memoryview) -> bool:
-    # Below this size pyzmq's zero-copy bookkeeping costs more than the copy.
-    return len(piece) < limits.INLINE_BYTES
+def say_ready() -> None:
+    """Tell whoever reads our log that the worker is here."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def nonce(job: int, piece: int) -> bytes:
+    """Return a nonce that neither key has seen: jobs and pieces are counted."""
+    return job.to_bytes(8, "big") + piece.to_bytes(4, "big")
+
+
+def piece_size(total: int) -> int:
+    """Return how a tensor of `total` bytes is cut."""
+    return SMALL_PIECE if total <= limits.MIB else PIECE
+
+
+def compute(x: np.ndarray[Any, Any]) -> None:
+    """y = 2x + 1 in place, in blocks that stay in the cache."""
+    for start in range(0, len(x), _BLOCK):
+        block = x[start : start + _BLOCK]
+        np.multiply(block, np.float32(2), out=block)
+        np.add(block, np.float32(1), out=block)
 
 
 def relay(port: int) -> None:
-    """Forward between the clients and the one worker, unread but for the routing header."""
-    router: zmq.Socket[bytes] = zmq.Context().socket(zmq.ROUTER)
+    """Forward [head, piece] between the clients and the one worker; nothing is read."""
+    router = make_socket(zmq.ROUTER, server=True)
     router.bind(f"tcp://127.0.0.1:{port}")
-    worker = b""
+    receive, send = router.recv, router.send
+    worker = receive()
+    for _ in range(3):
+        receive()
+    say_ready()
     while True:
-        sender, *frames = router.recv_multipart(copy=False)
-        kind, client, job, count, size = _HEAD.unpack(frames[0].buffer)
-        if kind == _HELLO:
-            worker = sender.bytes
-        elif sender.bytes == worker:
-            router.send_multipart([client, *frames], copy=False)
+        sender = receive()
+        if sender == worker:
+            send(receive(), zmq.SNDMORE)
         else:
-            head = _HEAD.pack(kind, sender.bytes, job, count, size)
-            router.send_multipart([worker, head, *frames[1:]], copy=False)
+            send(worker, zmq.SNDMORE)
+            send(sender, zmq.SNDMORE)
+        send(receive(), zmq.SNDMORE)
+        send(receive(copy=False), copy=False)
 
 
-class _Job:
-    """One tensor on its way through the worker."""
+@define
+class _Gathering:
+    """One tensor that is wanted whole."""
 
-    def __init__(self, size: int) -> None:
-        self.tensor = np.empty(size // 4, np.float32)
-        self.filled = 0
-        self.results: list[memoryview] = []
-        self.credit = CREDIT
+    tensor: np.ndarray[Any, Any]
+    filled: int = 0
+    sent: int = 0
+    credit: int = IN_FLIGHT
+    view: memoryview = field(init=False)
 
-    def add(self, data: Any) -> bool:
-        """Append one piece; say whether the tensor is whole."""
-        view = memoryview(self.tensor).cast("B")
-        view[self.filled : self.filled + len(data)] = data
-        self.filled += len(data)
-        return self.filled == len(view)
+    def __attrs_post_init__(self) -> None:
+        self.view = memoryview(self.tensor).cast("B")
 
-    def run(self) -> None:
-        """y = 2x + 1, in place."""
-        np.multiply(self.tensor, np.float32(2), out=self.tensor)
-        np.add(self.tensor, np.float32(1), out=self.tensor)
-        self.results = _pieces(self.tensor)
+    @property
+    def complete(self) -> bool:
+        return self.filled == len(self.view)
 
 
-def worker(port: int) -> None:
-    """Receive tensors, run the kernel, send the results."""
-    dealer: zmq.Socket[bytes] = zmq.Context().socket(zmq.DEALER)
-    dealer.connect(f"tcp://127.0.0.1:{port}")
-    dealer.send(_HEAD.pack(_HELLO, _NOBODY, 0, 0, 0))
-    jobs: dict[tuple[bytes, int], _Job] = {}
-    while True:
-        head, *body = dealer.recv_multipart(copy=False)
-        kind, client, number, count, size = _HEAD.unpack(head.buffer)
-        key = (client, number)
-        if kind == _JOB and body:
-            small = _Job(size)
-            small.add(body[0].buffer)
-            small.run()
-            dealer.send_multipart([_HEAD.pack(_RESULT, client, number, 1, size), small.results[0]])
-            continue
-        if kind == _JOB:
-            jobs[key] = _Job(size)
-            dealer.send(_HEAD.pack(_GRANT, client, number, CREDIT, 0))
-            continue
-        job = jobs.get(key)
-        if job is None:  # credit for the last segments of a finished job
-            continue
-        if kind == _GRANT:
-            job.credit += count
-        elif job.add(body[0].buffer):
-            job.run()
-        else:
-            dealer.send(_HEAD.pack(_GRANT, client, number, 1, 0))
-        _send_results(dealer, key, job)
-        if job.filled == job.tensor.nbytes and not job.results:
-            del jobs[key]
-
-
-def _send_results(dealer: zmq.Socket[bytes], key: tuple[bytes, int], job: _Job) -> None:
-    while job.results and job.credit:
-        piece = job.results.pop(0)
-        job.credit -= 1
-        dealer.send(_HEAD.pack(_SEGMENT, *key, 1, len(piece)), zmq.SNDMORE)
-        dealer.send(piece, copy=_copies(piece))
-
-
-class PlaintextClient:
-    """Send tensors through relay and worker and wait for the results."""
+class Worker:
+    """The one worker."""
 
     def __init__(self, port: int) -> None:
-        """Connect to the relay."""
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._dealer = self._context.socket(zmq.DEALER)
-        self._dealer.connect(f"tcp://127.0.0.1:{port}")
-        self._next = 0
+        """Connect and say hello."""
+        self._socket = make_socket(zmq.DEALER)
+        self._socket.connect(f"tcp://127.0.0.1:{port}")
+        for frame in (b"", HEAD.pack(HELLO, 0, 0, 0)):
+            self._socket.send(frame, zmq.SNDMORE)
+        self._socket.send(b"")
+        self._gathering: _Gathering | None = None
+        self._spare = np.empty(0, np.float32)
 
-    def close(self) -> None:
-        """Disconnect."""
-        self._dealer.close(0)
-        self._context.term()
-
-    def round_trip(self, tensor: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return 2x + 1, computed by the worker."""
-        if tensor.nbytes <= limits.INLINE_BYTES:
-            return next(self.map([tensor]))
-        self._next += 1
-        waiting = _pieces(tensor)
-        result = np.empty_like(tensor)
-        view, filled = memoryview(result).cast("B"), 0
-        self._dealer.send(_HEAD.pack(_JOB, _NOBODY, self._next, CREDIT, tensor.nbytes))
-        while filled < len(view):
-            head, *body = self._dealer.recv_multipart(copy=False)
-            kind, _, _, count, size = _HEAD.unpack(head.buffer)
-            if kind == _GRANT:
-                for piece in waiting[:count]:
-                    self._dealer.send(
-                        _HEAD.pack(_SEGMENT, _NOBODY, self._next, 1, len(piece)), zmq.SNDMORE
-                    )
-                    self._dealer.send(piece, copy=_copies(piece))
-                del waiting[:count]
+    def run(self) -> None:
+        """Compute until killed."""
+        receive = self._socket.recv
+        while True:
+            client, head, frame = receive(), receive(), receive(copy=False)
+            mode, job, piece, _ = HEAD.unpack(head)
+            if mode == STREAM:
+                compute(np.frombuffer(frame.buffer, np.float32))
+                self._send(client, head, frame)
+            elif mode == BARE:
+                self._sealed(client, head, frame, nonce(job, piece))
             else:
-                view[filled : filled + size] = body[0].buffer
-                filled += size
-                self._dealer.send(_HEAD.pack(_GRANT, _NOBODY, self._next, 1, 0))
-        return result
+                self._whole(client, head, frame)
 
-    def map(
-        self, tensors: Iterable[np.ndarray[Any, Any]], *, window: int = 64
-    ) -> Iterator[np.ndarray[Any, Any]]:
-        """Run small tensors, `window` of them in flight, and yield the results in order."""
-        in_flight = 0
-        for tensor in tensors:
-            self._next += 1
-            head = _HEAD.pack(_JOB, _NOBODY, self._next, 1, tensor.nbytes)
-            self._dealer.send_multipart([head, memoryview(tensor).cast("B")])
-            in_flight += 1
-            if in_flight == window:
-                yield self._small_result()
-                in_flight -= 1
-        for _ in range(in_flight):
-            yield self._small_result()
+    def _send(self, client: bytes, head: bytes, body: Any) -> None:
+        self._socket.send(client, zmq.SNDMORE)
+        self._socket.send(head, zmq.SNDMORE)
+        self._socket.send(body, copy=False)
 
-    def _small_result(self) -> np.ndarray[Any, Any]:
-        _, body = self._dealer.recv_multipart()
-        return np.frombuffer(body, np.float32)
+    def _sealed(self, client: bytes, head: bytes, frame: zmq.Frame, number: bytes) -> None:
+        plain = frame.buffer[: len(frame.buffer) - TAG]
+        TO_WORKER.decrypt_into(number, frame.buffer, head, plain)
+        compute(np.frombuffer(plain, np.float32))
+        TO_CLIENT.encrypt_into(number, plain, head, frame.buffer)
+        self._send(client, head, frame)
+
+    def _whole(self, client: bytes, head: bytes, frame: zmq.Frame) -> None:
+        mode, job, _, total = HEAD.unpack(head)
+        if self._gathering is None:
+            if self._spare.nbytes != total:
+                self._spare = np.empty(total // 4, np.float32)
+            self._gathering = _Gathering(self._spare)
+        now = self._gathering
+        if mode == CREDIT:
+            now.credit += 1
+        else:
+            piece = frame.buffer
+            now.view[now.filled : now.filled + len(piece)] = piece
+            now.filled += len(piece)
+            if not now.complete:
+                self._send(client, HEAD.pack(CREDIT, job, 0, total), b"")
+                return
+            compute(now.tensor)
+        size = piece_size(total)
+        while now.credit and now.sent < total:
+            part = now.view[now.sent : now.sent + size]
+            self._send(client, HEAD.pack(WHOLE, job, now.sent // size, total), part)
+            now.sent += len(part)
+            now.credit -= 1
+        if now.sent == total:
+            # Its buffer is free again: the client asks for nothing new before it has everything.
+            self._gathering = None
+
+
+def naive_relay(port: int) -> None:
+    """Forward whole messages, copied: `recv_multipart`, `send_multipart`."""
+    router = make_socket(zmq.ROUTER, server=True)
+    router.bind(f"tcp://127.0.0.1:{port}")
+    worker = router.recv_multipart()[0]
+    say_ready()
+    while True:
+        sender, *frames = router.recv_multipart()
+        router.send_multipart(frames if sender == worker else [worker, sender, *frames])
+
+
+def naive_worker(port: int) -> None:
+    """Compute on whole messages, with NumPy as one writes it."""
+    dealer = make_socket(zmq.DEALER)
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    dealer.send(b"")
+    while True:
+        client, body = dealer.recv_multipart()
+        y = np.frombuffer(body, np.float32) * np.float32(2) + np.float32(1)
+        dealer.send_multipart([client, y.tobytes()])
+
+
+def main() -> None:
+    """Run one part until killed."""
+    part, port = sys.argv[1], int(sys.argv[2])
+    if part in ("relay", "worker"):
+        keep_memory()
+    {
+        "relay": relay,
+        "worker": lambda port: Worker(port).run(),
+        "naive-relay": naive_relay,
+        "naive-worker": naive_worker,
+    }[part](port)
 
 
 if __name__ == "__main__":
-    keep_memory()
-    {"relay": relay, "worker": worker}[sys.argv[1]](int(sys.argv[2]))
+    main()
