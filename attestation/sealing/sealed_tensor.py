@@ -25,6 +25,7 @@ from attestation.sealing.floe import (
     wipe,
     writable,
 )
+from attestation.sealing.segment_buffers import SegmentBuffers
 from attestation.sealing.segments import Layout, sealed_length, segment_count
 from attestation.sealing.tensor_header import (
     Direction,
@@ -46,6 +47,7 @@ __all__ = [
     "segment_count",
 ]
 
+_BUFFERS = SegmentBuffers()
 _IV_BYTES = 12
 _ONE_SHOT_OVERHEAD = _IV_BYTES + 16
 
@@ -69,6 +71,15 @@ class _Once:
         while self._below in self._above:
             self._above.remove(self._below)
             self._below += 1
+        return True
+
+    def took_all(self, count: int) -> bool:
+        return self._below == count
+
+    def take_all(self, count: int) -> bool:
+        if self._below or self._above:
+            return False
+        self._below = count
         return True
 
 
@@ -111,9 +122,20 @@ class TensorSealer:
                 raise LocalProtocolError(f"segment {index} was sealed before")
         self._floe.seal_into(index, source, out, final=self.layout.is_final(index))
 
+    def delegate(self) -> tuple[bytearray, ...]:
+        """Hand the AES keys of all segments, one per epoch, to a device that seals every one once.
+
+        Raises `LocalProtocolError` if a segment was sealed before; none can be sealed here any
+        more. The caller wipes the keys.
+        """
+        with self._lock:
+            if not self._taken.take_all(self.layout.count):
+                raise LocalProtocolError("some of the tensor was sealed before")
+        return self._floe.epoch_keys(self.layout.count)
+
     def segment(self, index: int, plaintext: Buffer) -> bytearray:
-        """Return segment `index` in a new buffer; otherwise like `seal_into`."""
-        out = bytearray(self.segment_length(index))
+        """Return segment `index` in a buffer that nobody else holds; otherwise like `seal_into`."""
+        out = _BUFFERS.take(self.segment_length(index))
         self.seal_into(index, plaintext, out)
         return out
 
@@ -175,6 +197,24 @@ class TensorOpener:
             self._failed = True
             wipe(whole)
             raise
+
+    def delegate(self) -> tuple[bytearray, ...]:
+        """Hand the AES keys of all segments, one per epoch, to a device that opens every one.
+
+        Raises `LocalProtocolError` if a segment was opened before. The caller wipes the keys, and
+        calls `delegated` once the device has accepted every segment; until then `finish` refuses.
+        """
+        with self._lock:
+            if self._failed or not self._taken.take_all(self.layout.count):
+                raise LocalProtocolError("some of the tensor was opened before")
+        return self._floe.epoch_keys(self.layout.count)
+
+    def delegated(self) -> None:
+        """Note that the device has accepted every segment."""
+        with self._lock:
+            if self._opened or not self._taken.took_all(self.layout.count):
+                raise LocalProtocolError("the tensor was not handed to a device")
+            self._opened = self.layout.count
 
     def finish(self) -> None:
         """Vouch for the tensor: raises `NotAuthenticError` unless every segment was opened."""
