@@ -37,6 +37,9 @@ DROPPED = "dropped"
 HARMLESS = "harmless"
 """In place of a code: it is allowed, and there is nothing in it for the attacker."""
 
+WINDOW = "window"
+"""In place of a code: no more than a window of segments is held, whatever is granted."""
+
 REVOKED = "REVOKE"
 """In place of a code: the coordinator answers a worker that holds no lease with this message."""
 

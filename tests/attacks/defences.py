@@ -1,5 +1,6 @@
 """The defences, and how each is taken out. Read beside docs/attacks.md."""
 
+from collections.abc import Callable
 from os import urandom
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -8,6 +9,7 @@ from attestation.appraisal import insecure, tpm, verifier
 from attestation.client import engine, results
 from attestation.client.engine import Engine
 from attestation.client.results import Collector
+from attestation.client.uploads import Uploads
 from attestation.client.workers import WorkerBook
 from attestation.encoding.digests import Label, digest
 from attestation.identifiers import JobId
@@ -29,7 +31,7 @@ from coordinator.core.dispatch import Dispatch
 from coordinator.core.transfer import Transfer
 from enclave_worker import admission
 from enclave_worker.admission import Admission
-from enclave_worker.jobs import RunningJob
+from enclave_worker.inbox import Inbox, Segment
 from enclave_worker.replay import Claim, ReplayCache
 from enclave_worker.runtime import Runtime
 from enclave_worker.sessions import SessionTable
@@ -70,23 +72,33 @@ def _open_without_aad(key: bytes, aad: bytes, sealed: bytes) -> bytes:
     return AESGCM(key).decrypt(sealed[:_IV_BYTES], sealed[_IV_BYTES:], None)  # noqa: F821
 
 
-def _wait_for_ever(self: RunningJob) -> object:
-    item = self._inbox.get()
-    if isinstance(item, _Stop):  # noqa: F821 - a name of the module that this body goes into
-        raise item.error
-    return item
+def _endorse_anybody(
+    evidence: object, ak: object, policy: object, collateral: object, now: object
+) -> str:
+    return "whoever it is"
+
+
+def _take_unasked(self: Inbox, segment: Segment) -> None:
+    with self._changed:
+        self._segments.append(segment)
+        self._changed.notify()
+
+
+def _wait_for_ever(self: Inbox, ready: Callable[[], bool]) -> None:
+    self._changed.wait_for(lambda: self._stopped or ready())
+    self.require_wanted()
 
 
 EVIDENCE = (
     Mutation(
         defence="the hardware signs the digest of the key set",
         attacks=("swap-keys", "own-keys"),
-        removes=(Unraised(tpm._binding, "BindingMismatchError"),),
+        removes=(Unraised(tpm.check_binding, "BindingMismatchError"),),
     ),
     Mutation(
         defence="attestation keys are pinned, or endorsed by the policy's root",
         attacks=("own-worker", "own-worker-beside-a-good-one"),
-        removes=(Replaced(tpm._endorsement, lambda case, parsed: "whoever it is"),),
+        removes=(Replaced(tpm._endorsement, _endorse_anybody),),
     ),
     Mutation(
         defence="the policy names the kinds of evidence, and insecure takes another word",
@@ -313,12 +325,7 @@ JOBS = (
     Mutation(
         defence="a worker counts the segments that it granted",
         attacks=("unasked-inputs",),
-        removes=(
-            Replaced(
-                RunningJob.feed,
-                lambda self, index, data: self._inbox.put(_Segment(index, data)),  # noqa: F821
-            ),
-        ),
+        removes=(Replaced(Inbox.feed, _take_unasked),),
     ),
     Mutation(
         defence="a worker holds twice as many jobs as it runs",
@@ -328,16 +335,24 @@ JOBS = (
     Mutation(
         defence="a job waits a bounded time for its next segment",
         attacks=("withheld-inputs",),
-        removes=(Replaced(RunningJob._take, _wait_for_ever),),
+        removes=(Replaced(Inbox._wait, _wait_for_ever),),
+    ),
+    Mutation(
+        defence="a worker seals a window of outputs, and more when they have left",
+        attacks=("forged-output-credit",),
+        removes=(Replaced(Inbox.take_credit, lambda self, window: None),),
+    ),
+    Mutation(
+        defence="a client seals inputs when its socket takes them",
+        attacks=("forged-input-credit",),
+        removes=(Replaced(Uploads._may_send, lambda self: True),),
     ),
 )
 
 _ANYBODYS_JOB = Replaced(
     Core._own_job, lambda self, client, message: self.world.jobs.get(message.header.job_id)
 )
-_NO_LEASES = Replaced(
-    Dispatch.holds_lease, lambda self, job, worker, attempt: job.attempt is not None
-)
+_NO_LEASES = Replaced(Dispatch.lease, lambda self, job, worker, number: job and job.attempt)
 
 ROUTING = (
     Mutation(

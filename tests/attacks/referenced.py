@@ -18,10 +18,21 @@ _HOSTILE = "tests/client/test_hostile_coordinator.py"
 _CORE = "tests/coordinator/test_core.py"
 _BROKER = "tests/coordinator/test_broker.py"
 _SPINE = "tests/scenarios/test_spine.py"
+_HANDSHAKES = "tests/port/test_handshakes.py"
+_FRAMES = "tests/port/test_frames.py"
+_IDENTITIES = "tests/port/test_identities.py"
+_CREDIT = "tests/port/test_credit.py"
+_LYING = "tests/port/test_lying_workers.py"
+_FLOODS = "tests/port/test_floods.py"
+_BLINDNESS = "tests/blindness/test_coordinator_sees_nothing.py"
+_REFUSALS = "tests/blindness/test_refusals.py"
+_RESIDUE = "tests/residue/test_jobs.py"
+_SESSIONS = "tests/residue/test_sessions.py"
+_CORES = "tests/residue/test_core_dumps.py"
 
 # id, attack, guarantee, refused with, test
 _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
-    # -- evidence ---------------------------------------------------------------------------------
+    # -- evidence ----------------------------------------------------------------------------------
     (
         "foreign-signature",
         "Sign a quote with another key than the one it shows",
@@ -134,7 +145,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "protocol-misuse",
         f"{_VERIFIER}::test_a_recipient_key_cannot_be_made_by_hand",
     ),
-    # -- sessions ---------------------------------------------------------------------------------
+    # -- sessions ----------------------------------------------------------------------------------
     (
         "zeroed-classical-share",
         "Zero the X25519 half of the key exchange",
@@ -191,7 +202,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "queue-full",
         f"{_KEYSTORE}::test_a_flood_does_not_take_a_key_set_whose_client_is_still_appraising",
     ),
-    # -- wraps ------------------------------------------------------------------------------------
+    # -- wraps -------------------------------------------------------------------------------------
     (
         "wrap-of-another-session",
         "Swap the wraps of two workers",
@@ -220,7 +231,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "not-authentic",
         f"{_ADMISSION}::test_a_content_key_other_than_the_committed_one_is_refused",
     ),
-    # -- requests ---------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------
     (
         "foreign-envelope",
         "Hand a job over under another job's id",
@@ -291,7 +302,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "cancelled",
         f"{_EXECUTOR}::test_a_job_revoked_while_its_kernel_ran_sends_nothing",
     ),
-    # -- tensors ----------------------------------------------------------------------------------
+    # -- tensors -----------------------------------------------------------------------------------
     (
         "segment-elsewhere",
         "Move a segment to another position",
@@ -362,7 +373,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "protocol-misuse",
         f"{_TENSOR}::test_segment_is_never_sealed_twice",
     ),
-    # -- results ----------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------
     (
         "receipt-of-another-worker",
         "Sign with the key of another accepted worker",
@@ -441,7 +452,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         "tests/properties/test_client_engine.py::"
         "test_a_flood_of_not_welcome_is_answered_by_one_hello",
     ),
-    # -- the coordinator --------------------------------------------------------------------------
+    # -- the coordinator ---------------------------------------------------------------------------
     (
         "proof-for-another",
         "Pose as a client at another coordinator, with the proof that it gave here",
@@ -535,7 +546,7 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         HARMLESS,
         f"{_SPINE}::test_plaintext_appears_in_nothing_that_coordinator_and_workers_write",
     ),
-    # -- memory -----------------------------------------------------------------------------------
+    # -- memory ------------------------------------------------------------------------------------
     (
         "recycled-buffer",
         "Read the last job's plaintext from a recycled buffer",
@@ -564,6 +575,276 @@ _ROWS: tuple[tuple[str, str, str, str, str], ...] = (
         HARMLESS,
         "tests/worker/test_buffers.py::"
         "test_a_buffer_is_not_in_core_dumps_and_is_empty_in_a_forked_child",
+    ),
+    # -- the open port -----------------------------------------------------------------------------
+    (
+        "endless-handshake",
+        "Connect to the port and never finish the handshake",
+        "G11",
+        DROPPED,
+        f"{_HANDSHAKES}::test_handshakes_that_never_end_are_ended",
+    ),
+    (
+        "slow-handshake",
+        "Send a handshake byte by byte",
+        "G11",
+        DROPPED,
+        f"{_HANDSHAKES}::test_a_handshake_in_single_bytes_is_ended_too",
+    ),
+    (
+        "thousand-connections",
+        "Hold a thousand connections that send nothing, or garbage",
+        "G11",
+        HARMLESS,
+        f"{_HANDSHAKES}::test_a_thousand_connections_that_mean_nothing_keep_nobody_waiting",
+    ),
+    (
+        "silent-stranger",
+        "Finish the handshake and never say hello",
+        "G11",
+        DROPPED,
+        f"{_HANDSHAKES}::test_those_who_never_say_hello_are_shown_out",
+    ),
+    (
+        "plaintext-peer",
+        "Speak without CURVE to a port that asks for it",
+        "G9",
+        DROPPED,
+        f"{_HANDSHAKES}::"
+        "test_plaintext_peers_of_any_protocol_version_get_nothing_from_a_curve_port",
+    ),
+    (
+        "unknown-curve-key",
+        "Connect with a key that the operator never allowed",
+        "G9",
+        DROPPED,
+        f"{_HANDSHAKES}::test_an_unknown_key_does_not_finish_its_handshake",
+    ),
+    (
+        "removed-curve-key",
+        "Stay connected after one's key was taken off the list",
+        "G9",
+        DROPPED,
+        f"{_HANDSHAKES}::test_a_key_taken_off_the_list_loses_its_connections",
+    ),
+    (
+        "unreadable-allow-list",
+        "Connect while the allow-list cannot be read",
+        "G9",
+        DROPPED,
+        f"{_HANDSHAKES}::test_a_list_that_cannot_be_read_lets_nobody_new_in_and_ends_nothing",
+    ),
+    (
+        "announced-gigabytes",
+        "Announce gigabytes with nine bytes, to have them allocated",
+        "G11",
+        DROPPED,
+        f"{_FRAMES}::test_nine_bytes_reserve_nothing",
+    ),
+    (
+        "endless-message",
+        "Send a message that has always one frame more",
+        "G11",
+        DROPPED,
+        f"{_FRAMES}::test_a_message_without_an_end_is_cut_off",
+    ),
+    (
+        "many-unfinished-messages",
+        "Leave messages of many connections unfinished",
+        "G11",
+        DROPPED,
+        f"{_FRAMES}::test_what_many_leave_unfinished_is_bounded_together",
+    ),
+    (
+        "giant-message",
+        "Send one message of many frames that are each within the limit",
+        "G11",
+        "malformed",
+        f"{_FRAMES}::test_a_whole_message_that_is_too_large_is_refused",
+    ),
+    (
+        "garbage-flood",
+        "Flood the port with garbage",
+        "G11",
+        HARMLESS,
+        f"{_FRAMES}::test_a_flood_of_garbage_delays_nobody",
+    ),
+    (
+        "stolen-routing-id",
+        "Take the routing id of a connected worker, to be given its jobs",
+        "G11",
+        HARMLESS,
+        f"{_IDENTITIES}::test_the_routing_id_of_a_connected_worker_cannot_be_taken",
+    ),
+    (
+        "replayed-proof",
+        "Prove a client's key with a proof that was captured",
+        "G7",
+        "bad-proof",
+        f"{_IDENTITIES}::test_a_proof_is_good_once",
+    ),
+    (
+        "signature-as-proof",
+        "Prove a client's key with a signature that it made for something else",
+        "G7",
+        "bad-proof",
+        f"{_IDENTITIES}::test_a_signature_made_for_something_else_is_no_proof",
+    ),
+    (
+        "every-place",
+        "Take every place at the coordinator with one CURVE key",
+        "G11",
+        "queue-full",
+        f"{_IDENTITIES}::test_one_curve_key_cannot_take_every_place",
+    ),
+    (
+        "unread-inputs",
+        "Ask for all inputs and read none, to fill the coordinator's memory",
+        "G11",
+        HARMLESS,
+        f"{_CREDIT}::test_a_worker_that_grants_everything_and_reads_nothing_costs_a_window",
+    ),
+    (
+        "unread-outputs",
+        "Ask for all outputs and read none, to fill the coordinator's memory",
+        "G11",
+        HARMLESS,
+        f"{_CREDIT}::test_a_client_that_grants_everything_and_reads_nothing_costs_a_window",
+    ),
+    (
+        "unread-stream",
+        "Stream outputs to a client that reads none",
+        "G11",
+        DROPPED,
+        f"{_CREDIT}::test_a_streaming_client_that_reads_nothing_is_cut_off",
+    ),
+    (
+        "inputs-never-taken",
+        "Take a job and never its inputs",
+        "G11",
+        REVOKED,
+        f"{_LYING}::test_a_worker_that_never_takes_the_inputs_loses_the_job",
+    ),
+    (
+        "heartbeat-for-others",
+        "Keep the leases of others alive, or claim their jobs",
+        "G11",
+        REVOKED,
+        f"{_LYING}::test_heartbeats_for_the_jobs_of_others_renew_nothing",
+    ),
+    (
+        "second-result",
+        "Answer a job a second time, with another result",
+        "G7",
+        HARMLESS,
+        f"{_LYING}::test_a_second_result_does_not_replace_the_first",
+    ),
+    (
+        "flood-of-accounts",
+        "Take everything under many client keys and one CURVE key",
+        "G11",
+        "queue-full",
+        f"{_FLOODS}::test_new_client_keys_under_one_curve_key_are_one_account",
+    ),
+    (
+        "dear-submissions",
+        "Submit what costs the coordinator most",
+        "G11",
+        HARMLESS,
+        f"{_FLOODS}::test_dear_submissions_delay_nobody",
+    ),
+    # -- what the coordinator sees -----------------------------------------------------------------
+    (
+        "captured-wire",
+        "Capture everything that the coordinator's sockets carry",
+        "G1",
+        HARMLESS,
+        f"{_BLINDNESS}::test_the_wire_shows_nothing_to_a_capture",
+    ),
+    (
+        "searched-state",
+        "Search the coordinator's state folder while jobs wait and afterwards",
+        "G1",
+        HARMLESS,
+        f"{_BLINDNESS}::test_the_state_folder_shows_nothing_while_jobs_wait_and_afterwards",
+    ),
+    (
+        "searched-log",
+        "Search the coordinator's log at its most talkative",
+        "G1",
+        HARMLESS,
+        f"{_BLINDNESS}::test_the_log_shows_nothing_at_its_most_talkative",
+    ),
+    (
+        "searched-memory",
+        "Search the coordinator's memory during and after jobs",
+        "G1",
+        HARMLESS,
+        f"{_BLINDNESS}::test_the_memory_shows_nothing_during_and_after_jobs",
+    ),
+    (
+        "searched-refusals",
+        "Provoke a worker's refusals, to read parameters in them or in its log",
+        "G1",
+        HARMLESS,
+        f"{_REFUSALS}::test_a_workers_refusal_quotes_no_parameter_no_name_and_no_number",
+    ),
+    # -- what is left in a worker's memory ---------------------------------------------------------
+    (
+        "residue-of-a-job",
+        "Search the worker's memory after a job",
+        "G10",
+        HARMLESS,
+        f"{_RESIDUE}::test_nothing_is_left_of_a_job_that_finished",
+    ),
+    (
+        "residue-of-a-failed-job",
+        "Have a kernel fail with its input in the error",
+        "G10",
+        "kernel-failed",
+        f"{_RESIDUE}::test_nothing_is_left_of_a_job_whose_kernel_failed",
+    ),
+    (
+        "residue-of-a-cancelled-job",
+        "Cancel a job while its kernel runs",
+        "G10",
+        HARMLESS,
+        f"{_RESIDUE}::test_nothing_is_left_of_a_job_that_is_cancelled_while_its_kernel_runs",
+    ),
+    (
+        "residue-of-half-a-job",
+        "Take a job back before its inputs are whole",
+        "G10",
+        HARMLESS,
+        f"{_RESIDUE}::test_nothing_is_left_of_a_job_that_is_revoked_before_its_inputs_are_whole",
+    ),
+    (
+        "residue-of-a-bad-tag",
+        "Change a tag in the middle of an input, and search the worker's memory",
+        "G10",
+        HARMLESS,
+        f"{_RESIDUE}::test_nothing_is_left_of_inputs_with_a_bad_tag",
+    ),
+    (
+        "residue-of-keys",
+        "Search the worker's memory for session keys after their key set",
+        "G10",
+        HARMLESS,
+        f"{_SESSIONS}::test_session_keys_are_gone_when_their_key_set_expires",
+    ),
+    (
+        "crashed-worker",
+        "Crash the worker and read its core",
+        "G10",
+        HARMLESS,
+        f"{_CORES}::test_a_hardened_process_that_crashes_leaves_no_core",
+    ),
+    (
+        "traced-worker",
+        "Read the worker's memory as another process of the same user",
+        "G10",
+        HARMLESS,
+        f"{_CORES}::test_another_process_of_the_same_user_cannot_look_in",
     ),
 )
 

@@ -11,18 +11,27 @@ import numpy as np
 from attestation.wire.control import Heartbeat, WorkerListing
 from attestation.wire.frames import Header, Kind
 from attestation.wire.messages import JobEnvelope, JobHeader
-from enclave_worker.jobs import Bench, JobEnded, JobEvent, RunningJob
+from enclave_worker.jobs import (
+    WINDOW_BYTES,
+    Bench,
+    CreditGranted,
+    JobDone,
+    JobEnded,
+    JobEvent,
+    OutputSealed,
+    RunningJob,
+)
 from enclave_worker.refusals import JobRefusedError, RevokedError
-from tests.attacks.attack import attack
+from tests.attacks.attack import WINDOW, attack
 from tests.attacks.lies import flip_frame, on
-from tests.attacks.stage import DamageError, Site, Stage, X, refusal
+from tests.attacks.stage import DamageError, Site, Stage, X, eventually, refusal
 from tests.simulators.hostile_coordinator import Leg, Message
 from tests.worker.simulated_client import SimulatedClient
 
 SEGMENT = 1 << 16
 RNG = np.random.default_rng(5)
-STREAMED = RNG.standard_normal((250, 150))
-"""Five segments: too large for one message."""
+STREAMED = RNG.standard_normal((600, 500))
+"""More segments than go into one message."""
 
 
 def refused(site: Site, *, results: int = 1) -> str:
@@ -361,6 +370,71 @@ def test_a_job_whose_inputs_do_not_come_gives_its_place_up(stage: Stage) -> str:
         pass
     assert event.refusal is not None
     return str(event.refusal.code)
+
+
+def too_much_held(held: int, bound: int) -> str:
+    """Return the bound, if it holds."""
+    if held > bound:
+        raise DamageError(f"{held} sealed segments wait for somebody who does not take them")
+    assert held, "nothing was sealed at all"
+    return WINDOW
+
+
+@attack(
+    "forged-output-credit",
+    "Grant a worker credit without end and read nothing, so that it holds every output sealed",
+    "G11",
+    refused=WINDOW,
+)
+def test_a_worker_seals_no_more_outputs_than_leave(stage: Stage) -> str:
+    workshop = stage.workshop()
+    array = np.ones((1300, 1000))  # 160 segments
+    job = workshop.job(workshop.connect(), "nn.softmax", arrays={"x": array})
+    segments, sealed = job.segments(), 0
+    bench = Bench(
+        admission=workshop.admission,
+        engine=workshop.engine,
+        pool=workshop.pool,
+        clock=workshop.clock,
+        stall_seconds=0.5,
+    )
+    events: queue.SimpleQueue[JobEvent] = queue.SimpleQueue()
+    running = RunningJob(workshop.offer(job), (), bench=bench, post=events.put)
+    for _ in range(3):
+        running.grant((1 << 32) - 1)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    fed = 0
+    while not isinstance(event := events.get(timeout=20), JobEnded | JobDone):
+        if isinstance(event, CreditGranted):
+            for index in range(fed, fed + event.count):
+                running.feed(index, segments[index])
+            fed += event.count
+        sealed += isinstance(event, OutputSealed)
+    thread.join()
+    return too_much_held(sealed, WINDOW_BYTES // SEGMENT)
+
+
+@attack(
+    "forged-input-credit",
+    "Grant a client credit without end and read nothing, so that it holds every input sealed",
+    "G11",
+    refused=WINDOW,
+)
+def test_a_client_seals_no_more_inputs_than_leave(stage: Stage) -> str:
+    site = stage.site(
+        lie=on(Leg.TO_CLIENT, Kind.INPUT_CREDIT, lambda message: message.but(count=(1 << 32) - 1))
+    )
+    client = site.client()
+    client._port.room = 4
+    client.submit("nn.softmax", {"x": np.ones((1300, 1000))}, segment_bytes=SEGMENT)
+
+    def held() -> int:
+        return len(site.relay.find(Leg.FROM_CLIENT, Kind.INPUT))
+
+    site.relay.wait_for(Leg.FROM_CLIENT, Kind.INPUT)
+    eventually(lambda: held() > 4, 0.5)
+    return too_much_held(held(), 4)
 
 
 @attack(

@@ -20,8 +20,9 @@ from tests.simulators.hostile_coordinator import Leg, Message
 
 SEGMENT = 1 << 16
 FLOOD = 500
-STREAMED = np.random.default_rng(3).standard_normal((250, 150))
-"""Five segments: too large for one message."""
+STREAMED = np.random.default_rng(3).standard_normal((600, 500))
+SEGMENTS = -(-STREAMED.nbytes // SEGMENT)
+"""More than go into one message."""
 
 
 def refused(stage: Stage, change: Callable[[Message], Message | None], **options: object) -> str:
@@ -191,8 +192,8 @@ def test_segments_in_another_order_are_refused(stage: Stage) -> str:
 def test_a_result_that_was_cut_short_is_refused(stage: Stage) -> str:
     site = stage.site()
     site.relay.lie = both(
-        on(Leg.TO_CLIENT, Kind.OUTPUT, lambda m: None if m.header.index == 4 else m),
-        on(Leg.TO_CLIENT, Kind.RESULT, lambda m: m.but(count=4)),
+        on(Leg.TO_CLIENT, Kind.OUTPUT, lambda m: None if m.header.index == SEGMENTS - 1 else m),
+        on(Leg.TO_CLIENT, Kind.RESULT, lambda m: m.but(count=SEGMENTS - 1)),
     )
     return refusal(site.client().submit("nn.softmax", {"x": STREAMED}, segment_bytes=SEGMENT))
 
@@ -300,8 +301,8 @@ def test_a_client_holds_no_more_output_than_its_program_makes(stage: Stage) -> s
     site.relay.lie = on(Leg.TO_CLIENT, Kind.RESULT, lambda _: None)
     client = site.client()
     job = client.submit("nn.softmax", {"x": STREAMED}, segment_bytes=SEGMENT)
-    outputs = site.relay.wait_for(Leg.TO_CLIENT, Kind.OUTPUT, count=5)
-    for index in range(5, 50):
+    outputs = site.relay.wait_for(Leg.TO_CLIENT, Kind.OUTPUT, count=SEGMENTS)
+    for index in range(SEGMENTS, 10 * SEGMENTS):
         more = outputs[1].message.but(index=index)
         site.relay.inject(Leg.TO_CLIENT, outputs[1].peer, more)
     client.jobs()  # a question and its answer: whatever came before them has been dealt with

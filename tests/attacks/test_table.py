@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.attack import GUARANTEES, Row
+from attestation.wire.control import RefusalCode
+from tests.architecture.test_errors_and_labels import every_error
+from tests.attacks.attack import GUARANTEES, HARMLESS, REVOKED, Row
+from tests.attacks.bad_input import BAD_INPUT, BadInput
 from tests.attacks.write_table import PAGE, page, rows
 
 
@@ -37,7 +40,17 @@ def test_there_are_at_least_sixty_attacks_on_all_guarantees() -> None:
     assert {row.guarantee for row in every} == GUARANTEES.keys()
 
 
+@pytest.mark.parametrize("bad", BAD_INPUT, ids=lambda bad: bad.what)
+def test_every_bad_input_has_a_code_and_a_test_that_exist(repository: Path, bad: BadInput) -> None:
+    file, _, name = bad.test.partition("[")[0].partition("::")
+    assert name in defined_in(repository / file)
+    codes = {str(error.code) for error in every_error()} | {str(code) for code in RefusalCode}
+    assert bad.code in codes | {HARMLESS, REVOKED}
+
+
 def test_no_line_is_broken_by_its_words() -> None:
     for row in rows():
         assert "|" not in row.attack + row.refused
         assert not row.attack.endswith(".")
+    for bad in BAD_INPUT:
+        assert "|" not in bad.what + bad.code + bad.test

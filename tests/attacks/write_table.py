@@ -3,7 +3,17 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.attacks.attack import DROPPED, GUARANTEES, HARMLESS, REVOKED, Attack, Row, attacks
+from tests.attacks.attack import (
+    DROPPED,
+    GUARANTEES,
+    HARMLESS,
+    REVOKED,
+    WINDOW,
+    Attack,
+    Row,
+    attacks,
+)
+from tests.attacks.bad_input import BAD_INPUT
 from tests.attacks.defences import MUTATIONS
 from tests.attacks.referenced import REFERENCED
 from tests.attacks.test_over_sockets import OVER_SOCKETS
@@ -24,7 +34,17 @@ are the real ones, and the TPMs are simulated byte for byte.
 **Refused with** is the stable code that the attacker, or the user, gets. `{DROPPED}` means that
 there is no answer, because nothing that the message says is acted on; `{HARMLESS}` that it is
 allowed and gains nothing; `{REVOKED}` is the message that a worker without a lease is answered
-with; a number is a bound that holds.
+with; a number, and the word `{WINDOW}`, is a bound that holds.
+"""
+
+BAD = f"""\
+## Bad input
+
+What goes wrong without anybody meaning it, and who is told what. `{HARMLESS}`: it works, or goes on
+where it was.
+
+| what | code | shown by |
+|---|---|---|
 """
 
 SEEN_TO_FAIL = """\
@@ -49,13 +69,17 @@ def page() -> str:
     counted = (
         f"{len(every)} attacks: {len(own)} by the hostile parties of `tests/attacks`, of which "
         f"{len(OVER_SOCKETS)} are repeated\nover real sockets, and {len(REFERENCED)} beside the "
-        f"parts that refuse them. {len(MUTATIONS)} defences are\n[seen to fail](#seen-to-fail)."
+        f"parts that refuse them. {len(MUTATIONS)} defences are\n[seen to fail](#seen-to-fail). "
+        f"{len(BAD_INPUT)} kinds of [bad input](#bad-input) that is no attack\nhave their code and "
+        "their test."
     )
     parts = [INTRODUCTION, counted + "\n"]
     for guarantee, name in GUARANTEES.items():
         of_it = [row for row in every if row.guarantee == guarantee]
         if of_it:
             parts.append("\n".join(_table(f"{guarantee}: {name}", of_it)) + "\n")
+    bad = [f"| {each.what} | `{each.code}` | `{each.test}` |" for each in BAD_INPUT]
+    parts.append(BAD + "\n".join(bad) + "\n")
     parts.append(SEEN_TO_FAIL)
     parts.append("\n".join(_defences()) + "\n")
     return "\n".join(parts)
