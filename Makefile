@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs fuzz soak lock audit sbom coverage clean
+.PHONY: help install demo test lint format bench cubins docs fuzz soak lock audit sbom coverage clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ MINUTES ?= 10
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(STAMP) ## Create .venv with the `enclave` command, its tests and its benchmarks
+install: $(STAMP) ## Create .venv with `enclave` and its tests; LOCKED=1: from hashes
 
 # The stamp is written last, so a broken installation is tried again; a change of dependencies or
 # entry points in pyproject.toml makes it stale.
@@ -41,7 +41,11 @@ format: install ## Rewrite the code in the project's format
 	@$(VENV)/bin/ruff check --fix --quiet .
 	@$(VENV)/bin/ruff format --quiet .
 
-bench: install ## Sealed against plaintext, from one run; results go to bench-output/
+cubins: install ## Compile the GPU kernels with the pinned compiler (90 MB), for every architecture
+	@$(VENV)/bin/pip install --quiet --no-deps --require-hashes -r tests/gpu_aead/nvrtc.lock
+	@$(VENV)/bin/python -m tests.gpu_aead.build_cubins
+
+bench: install ## Sealed beside plaintext and what one would pick instead; to bench-output/
 	@$(VENV)/bin/python -m tests.bench.main --output bench-output $(BENCH_ARGS)
 
 docs: install ## Redraw what docs/ shows of the code and the tests

@@ -117,13 +117,27 @@ class _Message:
             epoch = self._epoch = self._derive_epoch(first)
         return epoch[1]
 
+    def epoch_keys(self, segments: int) -> tuple[bytearray, ...]:
+        """Return the AES key of every epoch that the first `segments` positions fall into."""
+        if not 0 < segments <= MAX_SEGMENTS:
+            raise LocalProtocolError("not a number of segments")
+        keys = []
+        for first in range(0, segments, 1 << self._rotation_mask):
+            key = bytearray(KEY_BYTES)
+            info = self._info(b"DEK:" + first.to_bytes(8, "big"))
+            HKDFExpand(SHA384(), KEY_BYTES, info).derive_into(self._message_key, key)
+            keys.append(key)
+        return tuple(keys)
+
     def _derive_epoch(self, first: int) -> tuple[int, AESGCM]:
         purpose = b"DEK:" + first.to_bytes(8, "big")
         return first, AESGCM(self._derive(self._message_key, purpose, KEY_BYTES))
 
     def _derive(self, key: Buffer, purpose: bytes, length: int) -> bytes:
-        info = self._parameters + self._iv + purpose + self._aad
-        return HKDFExpand(SHA384(), length, info).derive(key)
+        return HKDFExpand(SHA384(), length, self._info(purpose)).derive(key)
+
+    def _info(self, purpose: bytes) -> bytes:
+        return self._parameters + self._iv + purpose + self._aad
 
 
 def encode_parameters(segment_length: int) -> bytes:
@@ -148,6 +162,10 @@ class FloeSealer:
             key, iv, aad, segment_length=segment_length, rotation_mask=rotation_mask
         )
         self.header = encode_parameters(segment_length) + iv + self._message.header_tag(key)
+
+    def epoch_keys(self, segments: int) -> tuple[bytearray, ...]:
+        """Return the AES keys of the first `segments` positions, for a device; the caller wipes."""
+        return self._message.epoch_keys(segments)
 
     def seal_into(self, position: int, plaintext: Buffer, out: Buffer, *, final: bool) -> None:
         """Seal one segment into `out`, which is exactly 32 bytes longer than `plaintext`.
@@ -193,6 +211,10 @@ class FloeOpener:
         )
         if not hmac.compare_digest(tag, self._message.header_tag(key)):
             raise NotAuthenticError("the header belongs to another key or other associated data")
+
+    def epoch_keys(self, segments: int) -> tuple[bytearray, ...]:
+        """Return the AES keys of the first `segments` positions, for a device; the caller wipes."""
+        return self._message.epoch_keys(segments)
 
     def open_into(self, position: int, segment: Buffer, out: Buffer, *, final: bool) -> None:
         """Open one segment into `out`, which is exactly 32 bytes shorter than `segment`.

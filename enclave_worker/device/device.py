@@ -2,13 +2,16 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 import numpy as np
 from attrs import define, frozen
+
+from enclave_worker.device.budget import MemoryBudget
+from enclave_worker.device.sealed_tensors import SealingDevice
 
 
 @define(kw_only=True)
@@ -36,6 +39,12 @@ class Device(ABC):
     """Name to version of what computes: results are equal bit for bit only where these are."""
     reason: str
     """Why this device was chosen, for the operator."""
+    confidential_mode: str = ""
+    """The word for a GPU's (`confidential.Mode`); empty for a processor."""
+    sealing: SealingDevice | None = attrs.field(default=None, repr=False)
+    """What opens and seals on the device; none where the processor does."""
+    budget: MemoryBudget | None = attrs.field(default=None, repr=False)
+    """What jobs may hold of it together; none where the host's own limits are all there is."""
 
     @abstractmethod
     def use(self) -> None:
@@ -51,7 +60,7 @@ class Device(ABC):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until everything that was started on the device has ended."""
+        """Wait until everything that the calling thread started on the device has ended."""
 
     @abstractmethod
     def release(self) -> None:
@@ -60,7 +69,26 @@ class Device(ABC):
     @property
     @abstractmethod
     def peak_bytes(self) -> int:
-        """Largest memory use: of the process on a processor, since `release` on a GPU."""
+        """Largest memory use: of the process on a processor, of this thread's job on a GPU."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the device cannot be brought back to a clean state but by leaving the process."""
+        return False
+
+    @contextmanager
+    def turn(self, need: int, *, require_wanted: Callable[[], None]) -> Iterator[None]:
+        """Give the calling thread's job its part of the device, for a `with` statement.
+
+        Raises `WorkerLimitError` when `need` bytes are more than there are for one job, and what
+        `require_wanted` raises while it waits for its part. Afterwards nothing of the job runs.
+        """
+        self.use()
+        if self.budget is None:
+            yield
+            return
+        with self.budget.reserve(need, require_wanted=require_wanted):
+            yield
 
     @contextmanager
     def meter(self) -> Iterator[Meter]:

@@ -1,14 +1,17 @@
 """One GPU with CuPy, which is loaded only when a GPU is asked for or looked for.
 
-Arrays cross the bus by plain copies between the caller's buffer and device memory: `cupy.asarray`
-would go through a pinned buffer that CuPy keeps and never clears. CuPy's memory pool does keep old
-contents until `release` gives its memory back to the driver; a pool that scrubs is not here yet
-(docs/kernels.md, limits).
+Every byte of device memory comes from a `ScrubPool`. Each job has a lane, a stream of its own, so
+that one job's copies run beside another's kernels; a lane is never destroyed, since a block that is
+freed late is zeroed on the stream it was taken on. Arrays cross the bus by plain copies between the
+caller's buffer and device memory: `cupy.asarray` would go through a pinned buffer that CuPy keeps
+and never clears.
 """
 
 import os
 import platform
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,8 +19,20 @@ import attrs
 import numpy as np
 from attrs import frozen
 
+from attestation import limits
 from attestation.errors import UnavailableError
+from attestation.logging import get_logger
+from enclave_worker.device.budget import MemoryBudget
+from enclave_worker.device.confidential import Mode
+from enclave_worker.device.cubins import CubinUnavailableError
 from enclave_worker.device.device import Device, check_host
+from enclave_worker.device.launcher import load_launcher
+from enclave_worker.device.scrub_pool import ScrubPool
+from enclave_worker.device.sealed_tensors import SealingDevice
+from enclave_worker.device.staging import StagingBuffers
+from enclave_worker.errors import KernelError
+
+log: Final = get_logger(__name__)
 
 _ENVIRONMENT: Final[Mapping[str, str]] = {
     # CuPy guards the entries of its cache in ~/.cupy with an unkeyed SHA-1 only: whoever can write
@@ -30,17 +45,106 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
 }
 """Read by CuPy and CUDA when they load, so it is set before."""
 
+_SHARE: Final = 10
+"""One part in so many of the free memory stays free: contexts, cuBLAS's workspaces, kernels."""
+_MAY_PIN: Final = frozenset({Mode.OFF, Mode.UNKNOWN})
+_STAGING_BYTES: Final = 256 * limits.MIB
+
+_OUT_OF_MEMORY: Final = 2
+"""cudaErrorMemoryAllocation"""
+_TO_DEVICE: Final = 1
+_TO_HOST: Final = 2
+"""cudaMemcpyKind"""
+
+
+class CupyRuntime:
+    """CUDA's runtime as CuPy offers it, for the pool."""
+
+    def __init__(self, cupy: Any) -> None:
+        """Use the runtime of the module `cupy`."""
+        self._runtime = cupy.cuda.runtime
+        self._current = cupy.cuda.get_current_stream
+
+    def allocate(self, size: int) -> int:
+        """Return new memory of the current device, or raise `MemoryError`."""
+        try:
+            return int(self._runtime.malloc(size))
+        except self._runtime.CUDARuntimeError as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
+            raise MemoryError from error
+
+    def free(self, address: int) -> None:
+        """Give memory back; CUDA waits for the device first."""
+        self._runtime.free(address)
+
+    def fill_zero(self, address: int, size: int, stream: int) -> None:
+        """Queue zeros on `stream`."""
+        self._runtime.memsetAsync(address, 0, size, stream)
+
+    def current_stream(self) -> int:
+        """Return the calling thread's stream."""
+        return int(self._current().ptr)
+
+
+class Lanes:
+    """Streams that jobs take and put back. Made when they are needed, and never destroyed."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        """Make streams with `make`."""
+        self._make = make
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lend(self) -> Iterator[Any]:
+        """Lend a stream that nothing runs on, and that is put back when nothing does."""
+        with self._lock:
+            lane = self._idle.pop() if self._idle else None
+        lane = lane or self._make()
+        try:
+            yield lane
+        finally:
+            with self._lock:
+                self._idle.append(lane)
+
 
 @frozen(kw_only=True)
 class CupyDevice(Device):
     """One GPU, with a memory pool of its own."""
 
     index: int
-    _pool: Any = attrs.field(repr=False, alias="pool")
+    pool: ScrubPool = attrs.field(repr=False)
+    lanes: Lanes = attrs.field(repr=False)
 
     def use(self) -> None:
         """Make it the calling thread's current GPU."""
         self.xp.cuda.Device(self.index).use()
+
+    @contextmanager
+    def turn(self, need: int, *, require_wanted: Callable[[], None]) -> Iterator[None]:
+        """Give the calling thread memory and a lane; see `Device.turn`."""
+        self.use()
+        assert self.budget is not None  # noqa: S101 - `open_gpu` makes one
+        with (
+            self.budget.reserve(need, require_wanted=require_wanted) as account,
+            self.lanes.lend() as lane,
+            self.pool.charge(account),
+        ):
+            try:
+                with lane:
+                    yield
+            finally:
+                self._end(lane)
+
+    def _end(self, lane: Any) -> None:
+        try:
+            lane.synchronize()
+        except self.xp.cuda.runtime.CUDARuntimeError as error:
+            # Such an error stays with the context: every later call of this process fails too.
+            self.pool.give_up(type(error).__name__)
+            raise KernelError("the device failed") from None
+        self.pool.settle(int(lane.ptr))
 
     def to_device(self, host: np.ndarray[Any, Any]) -> Any:
         """Copy straight from `host`, without CuPy's staging buffers."""
@@ -48,33 +152,52 @@ class CupyDevice(Device):
             raise ValueError("only C-contiguous arrays are copied to a device")
         array = self.xp.empty(host.shape, dtype=host.dtype)
         if host.nbytes:
-            array.data.copy_from_host(host.ctypes.data, host.nbytes)
+            self._copy(array.data.ptr, host.ctypes.data, host.nbytes, _TO_DEVICE)
         return array
 
     def to_host(self, array: Any, out: np.ndarray[Any, Any]) -> None:
         """Copy straight into `out`; waits for the kernels that make `array`."""
         check_host(array, out)
         whole = self.xp.asarray(array, order="C")
-        self.synchronize()
         if out.nbytes:
-            whole.data.copy_to_host(out.ctypes.data, out.nbytes)
+            self._copy(out.ctypes.data, whole.data.ptr, out.nbytes, _TO_HOST)
+
+    def _copy(self, target: int, source: int, size: int, kind: int) -> None:
+        # On the lane, behind its kernels; a copy without a stream waits for no lane, and no lane
+        # for it. The caller may change or wipe the host's side as soon as we return.
+        lane = self.xp.cuda.get_current_stream()
+        self.xp.cuda.runtime.memcpyAsync(target, source, size, kind, lane.ptr)
+        lane.synchronize()
 
     def synchronize(self) -> None:
-        """Wait for the whole GPU, whichever stream the work went to."""
-        self.xp.cuda.Device(self.index).synchronize()
+        """Wait for the calling thread's lane."""
+        self.xp.cuda.get_current_stream().synchronize()
 
     def release(self) -> None:
-        """Return the pool's free blocks to the driver; the next peak starts here."""
-        self._pool.free_all_blocks()
+        """Return the pool's idle blocks to the driver; the next peak starts here."""
+        self.pool.settle(int(self.xp.cuda.get_current_stream().ptr))
+        self.pool.trim()
+        self.pool.restart_peak()
 
     @property
     def peak_bytes(self) -> int:
-        """Bytes that the pool took from the driver: it grows only, until `release`."""
-        return int(self._pool.total_bytes())
+        """Most bytes that this thread's job held at once; of all jobs where it has no turn."""
+        return self.pool.thread_peak
+
+    @property
+    def broken(self) -> bool:
+        """Whether device memory could not be zeroed, or the context failed."""
+        return self.pool.broken
 
 
-def open_gpu(index: int, *, reason: str) -> Device:
-    """Return GPU `index`, or raise `UnavailableError` with what is missing."""
+def open_gpu(
+    index: int, *, reason: str, memory_bytes: int = 0, mode: Mode = Mode.UNKNOWN
+) -> CupyDevice:
+    """Return GPU `index`, or raise `UnavailableError` with what is missing.
+
+    Jobs together get `memory_bytes`, or nine tenths of what is free. Where the confidential `mode`
+    is on nothing of the host is pinned.
+    """
     os.environ.update(_ENVIRONMENT)
     try:
         import cupy  # noqa: PLC0415 - 200 MB, wanted only where there may be a GPU
@@ -91,25 +214,54 @@ def open_gpu(index: int, *, reason: str) -> Device:
     if index >= count:
         raise UnavailableError(f"there is no GPU {index}: CUDA finds {count}")
     try:
-        device = cupy.cuda.Device(index)
-        device.use()
-        pool = cupy.cuda.MemoryPool()
-        cupy.cuda.set_allocator(pool.malloc)
-        name = runtime.getDeviceProperties(index)["name"].decode("ascii", "replace")
-        return CupyDevice(
-            xp=cupy,
-            backend="cupy",
-            name=name,
-            sm_count=int(device.attributes["MultiProcessorCount"]),
-            cuda=_version(runtime.runtimeGetVersion()),
-            libraries=MappingProxyType(_libraries(cupy)),
-            reason=reason,
-            index=index,
-            pool=pool,
-        )
+        return _open(cupy, index, reason, memory_bytes, mode)
     except (runtime.CUDARuntimeError, ImportError) as error:
         # ImportError: CuPy loads cuBLAS and cuFFT when it first needs them.
         raise UnavailableError(f"GPU {index} cannot be used ({error})") from error
+
+
+def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> CupyDevice:
+    runtime = cupy.cuda.runtime
+    device = cupy.cuda.Device(index)
+    device.use()
+    free, _total = runtime.memGetInfo()
+    total = min(memory_bytes or free, free - free // _SHARE)
+    pool = ScrubPool(CupyRuntime(cupy), limit=total)
+    # One pool for the process: a worker has one GPU.
+    cupy.cuda.set_allocator(cupy.cuda.PythonFunctionAllocator(pool.allocate, pool.free).malloc)
+    # CuPy's pinned pool never clears what it keeps: nothing is kept.
+    cupy.cuda.set_pinned_memory_allocator(None)
+    staging = StagingBuffers(
+        pin=cupy.cuda.alloc_pinned_memory if mode in _MAY_PIN else None,
+        keep_bytes=_STAGING_BYTES,
+    )
+    return CupyDevice(
+        xp=cupy,
+        backend="cupy",
+        name=runtime.getDeviceProperties(index)["name"].decode("ascii", "replace"),
+        sm_count=int(device.attributes["MultiProcessorCount"]),
+        cuda=_version(runtime.runtimeGetVersion()),
+        libraries=MappingProxyType(_libraries(cupy)),
+        reason=reason,
+        confidential_mode=mode.value,
+        budget=MemoryBudget(total),
+        index=index,
+        pool=pool,
+        sealing=_sealing(cupy, staging),
+        lanes=Lanes(lambda: cupy.cuda.Stream(non_blocking=True)),
+    )
+
+
+def _sealing(cupy: Any, staging: StagingBuffers) -> SealingDevice | None:
+    try:
+        launcher = load_launcher(cupy)
+    except CubinUnavailableError as error:
+        # The processor opens and seals instead; plaintext then crosses the bus.
+        log.warning("device.sealing_on_host", reason=str(error))
+        return None
+    return SealingDevice(
+        xp=cupy, launcher=launcher, staging=staging, address=lambda array: int(array.data.ptr)
+    )
 
 
 def _libraries(cupy: Any) -> dict[str, str]:

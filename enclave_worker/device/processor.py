@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from enclave_worker.device.budget import MemoryBudget
 from enclave_worker.device.device import Device, check_host
 
 
@@ -43,8 +44,8 @@ class NumpyDevice(Device):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def open_processor(*, reason: str) -> Device:
-    """Return the processor of this machine."""
+def open_processor(*, reason: str, memory_bytes: int = 0) -> Device:
+    """Return the processor of this machine; with `memory_bytes`, jobs together get no more."""
     return NumpyDevice(
         xp=np,
         backend="numpy",
@@ -53,6 +54,7 @@ def open_processor(*, reason: str) -> Device:
         cuda="",
         libraries=MappingProxyType(_libraries()),
         reason=reason,
+        budget=MemoryBudget(memory_bytes) if memory_bytes else None,
     )
 
 

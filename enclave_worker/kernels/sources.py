@@ -2,20 +2,27 @@
 
 A kernel is its module and every module of the same top-level package that this one imports,
 directly or not, with the packages they lie in: a change in a shared part is a change in the kernel.
-What other distributions provide (NumPy, CuPy, cuBLAS) is named with its version in the receipt
-instead. Modules are read as they lie on disk, through the import system, so that an installed wheel
-works like a checkout.
+So is one in `attestation.programs`, which gives patterns, parameters and expressions their meaning.
+The hashes of the kernels that open and seal on a GPU are in every digest, on any machine: a worker
+with another cubin announces another catalogue. What other distributions provide (NumPy, CuPy,
+cuBLAS) is named with its version in the receipt instead. Modules are read as they lie on disk,
+through the import system, so that an installed wheel works like a checkout.
 """
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from importlib.machinery import ModuleSpec
+from typing import Final
 
 from attestation.encoding import cbor
 from attestation.encoding.digests import Label, digest
 from attestation.identifiers import Digest
+from enclave_worker.device import cubins
 from enclave_worker.errors import KernelSourceError
+
+_LANGUAGES: Final = "attestation.programs"
 
 
 class Sources:
@@ -34,7 +41,21 @@ class Sources:
                 found[current], needed = self._look_up(current)
                 pending.extend(needed)
         # A canonical map of name to bytes: no two sets of modules have one encoding.
-        return digest(Label.KERNEL_SOURCE, cbor.encode({"kernel": name, "sources": {**found}}))
+        content: dict[str, cbor.Value] = {
+            "kernel": name,
+            "sources": {**found},
+            "device": {**self._device},
+        }
+        return digest(Label.KERNEL_SOURCE, cbor.encode(content))
+
+    @cached_property
+    def _device(self) -> Mapping[str, str]:
+        try:
+            return cubins.fingerprint()
+        except cubins.CubinRefusedError as error:
+            raise KernelSourceError(
+                f"the compiled kernels cannot be vouched for: {error}"
+            ) from error
 
     def _look_up(self, module: str) -> tuple[bytes, tuple[str, ...]]:
         if module not in self._modules:
@@ -67,14 +88,14 @@ def _read(spec: ModuleSpec) -> bytes:
 
 def _imports(source: bytes, spec: ModuleSpec) -> Iterator[str]:
     """Yield the modules of the same top-level package that `source` imports, wherever it does."""
-    top = spec.name.partition(".")[0]
+    followed = (spec.name.partition(".")[0], _LANGUAGES)
     try:
         nodes = ast.walk(ast.parse(source))
     except (SyntaxError, ValueError) as error:
         raise KernelSourceError(f"the source of module {spec.name!r} is not Python") from error
     for node in nodes:
         for name in _imported(node, spec):
-            if name.partition(".")[0] == top and _find(name) is not None:
+            if any(f"{name}.".startswith(f"{top}.") for top in followed) and _find(name):
                 yield name
 
 

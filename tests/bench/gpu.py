@@ -196,20 +196,21 @@ def _rate(run: Run, tuning: Tuning, size: int) -> dict[str, Any]:
     for start in range(0, size, 1 << 24):
         part = Span(pointer=plain.pointer + start, nbytes=min(1 << 24, size - start))
         clocked.upload(part.pointer, os.urandom(part.nbytes))
-    figures: dict[str, list[float]] = {"open": [], "verify": [], "seal": []}
-
-    def time_one(what: str, begin: Callable[[], None], batch: Batch) -> None:
-        clocked.marks.clear()
-        begin()
-        batch.settle()
-        figures[what].append(size / rig.seconds(*clocked.marks) / 1e9)
+    spans = {"plain": span(plain), "sealed": span(sealed)}
+    begin: dict[str, Callable[[Batch], None]] = {
+        "seal": lambda batch: batch.begin_seal(**spans),
+        "open": lambda batch: batch.begin_open(**spans),
+        "verify": lambda batch: batch.begin_verify(sealed=spans["sealed"]),
+    }
+    figures: dict[str, list[float]] = {what: [] for what in begin}
 
     for _ in range(effort.repeats + 1):
         with aead.batch(table, [KEY]) as batch:
-            spans = {"plain": span(plain), "sealed": span(sealed)}
-            time_one("seal", lambda: batch.begin_seal(**spans), batch)
-            time_one("open", lambda: batch.begin_open(**spans), batch)
-            time_one("verify", lambda: batch.begin_verify(sealed=spans["sealed"]), batch)
+            for what, start in begin.items():
+                clocked.marks.clear()
+                start(batch)
+                batch.settle()
+                figures[what].append(size / rig.seconds(*clocked.marks) / 1e9)
     # The first of each loads code and raises clocks.
     return {what: Spread.of(values[1:]).to_map() for what, values in figures.items()}
 
@@ -246,10 +247,12 @@ class _Lane:
         sealed = _sealed_bytes(self.table)
         self.stream = rig.lane()
         self.incoming, self.outgoing = rig.staging(sealed), rig.staging(sealed)
-        self.sealed, self.plain = rig.memory(sealed), rig.memory(run.effort.batch)
-        self.result = rig.memory(sealed)
-        with self.stream, self.aead.batch(self.table, [KEY]) as batch:
-            self.aead.seal_segments(batch, plain=span(self.plain), sealed=span(self.sealed))
+        # Memory is zeroed on the stream that takes it, so everything is taken on the lane's own.
+        with self.stream:
+            self.sealed, self.plain = rig.memory(sealed), rig.memory(run.effort.batch)
+            self.result = rig.memory(sealed)
+            with self.aead.batch(self.table, [KEY]) as batch:
+                self.aead.seal_segments(batch, plain=span(self.plain), sealed=span(self.sealed))
             rig.copy_out(self.incoming, self.sealed)
             rig.synchronize()
 
@@ -337,33 +340,32 @@ def small(run: Run) -> dict[str, Any]:
     """Time a small tensor, keys included: launches, and one graph that is replayed."""
     rig, effort = run.rig, run.effort
     aead, table = GpuAead(rig.launcher(run.tuning)), _table(effort.small, effort.small)
-    sealed, plain = rig.memory(_sealed_bytes(table)), rig.memory(effort.small)
-    spans = {"sealed": span(sealed), "plain": span(plain)}
     whole: dict[str, list[float]] = {"launches": [], "graph": []}
-    device: list[float] = []
-    with rig.lane(), aead.batch(table, [KEY]) as batch:
-        batch.begin_seal(**spans)
-        batch.settle()
-        replay = rig.record(lambda: batch.record_open(**spans))
+    marks: list[tuple[Any, Any]] = []
+    with rig.lane():
+        sealed, plain = rig.memory(_sealed_bytes(table)), rig.memory(effort.small)
+        spans = {"sealed": span(sealed), "plain": span(plain)}
+        with aead.batch(table, [KEY]) as batch:
+            aead.seal_segments(batch, **spans)
+            replay = rig.record(lambda: batch.record_open(**spans))
 
-        def marked() -> None:
-            start = rig.mark()
-            replay()
-            marks.append((start, rig.mark()))
+            def marked() -> None:
+                start = rig.mark()
+                replay()
+                marks.append((start, rig.mark()))
 
-        marks: list[tuple[Any, Any]] = []
-        for _ in range(10 * effort.repeats):
-            for way in whole:
-                begun = time.perf_counter()
-                if way == "graph":
-                    batch.upload_keys([KEY])
-                    batch.begin_open(**spans, replay=marked)
-                else:
-                    batch.load_keys([KEY])
-                    batch.begin_open(**spans)
-                batch.settle()
-                whole[way].append((time.perf_counter() - begun) * 1e6)
-        device = [rig.seconds(*pair) * 1e6 for pair in marks]
+            for _ in range(10 * effort.repeats):
+                for way, taken in whole.items():
+                    begun = time.perf_counter()
+                    if way == "graph":
+                        batch.upload_keys([KEY])
+                        batch.begin_open(**spans, replay=marked)
+                    else:
+                        batch.load_keys([KEY])
+                        batch.begin_open(**spans)
+                    batch.settle()
+                    taken.append((time.perf_counter() - begun) * 1e6)
+            device = [rig.seconds(*pair) * 1e6 for pair in marks]
     return {
         "bytes": effort.small,
         "replay_on_device_us": Spread.of(device[1:]).to_map(),

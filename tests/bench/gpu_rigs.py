@@ -65,6 +65,7 @@ class Rig(Protocol):
     def record(self, launch: Callable[[], None]) -> Callable[[], None]: ...
     def product(self) -> tuple[Callable[[], Any], float]: ...
     def thread(self) -> AbstractContextManager[None]: ...
+    def forget(self) -> None: ...
     def dirty_bytes(self) -> int: ...
 
 
@@ -162,25 +163,20 @@ class GpuRig:
         self.device.use()
         return nullcontext()
 
+    def forget(self) -> None:
+        """Wait until the pool's queued zeros have been written; its blocks stay where they are."""
+        self.cupy.cuda.Device(0).synchronize()
+
     def dirty_bytes(self) -> int:
         """Return how many bytes of idle pool memory are not zero."""
-        self.release_nothing()
         dirty = 0
         for (_, size), addresses in list(self.device.pool._idle.items()):
             for address in addresses:
-                held = self.cupy.cuda.UnownedMemory(address, size, self.device.pool, 0)
-                block = self.cupy.ndarray(
-                    (size,), "uint8", self.cupy.cuda.MemoryPointer(held, 0)
-                )
-                # A reduction of CuPy would allocate from the pool that is looked at: copy instead.
+                # To the host and counted there: a reduction of CuPy's would take from this pool.
                 host = np.empty(size, np.uint8)
-                block.data.copy_to_host(host.ctypes.data, size)
+                self.cupy.cuda.runtime.memcpy(host.ctypes.data, address, size, _TO_HOST)
                 dirty += int(np.count_nonzero(host))
         return dirty
-
-    def release_nothing(self) -> None:
-        """Wait until queued zeros have been written; idle blocks stay where they are."""
-        self.cupy.cuda.Device(0).synchronize()
 
 
 class HostRig:
@@ -215,10 +211,14 @@ class HostRig:
         return memory
 
     def release(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
         # As the scrubbing pool does with what is dropped.
         for launcher in self._loaded.values():
             self._given += launcher.memory
             launcher.memory.clear()
+            launcher.forget()
         for memory in self._given:
             memory.array[:] = 0
 

@@ -1,0 +1,304 @@
+"""A job's tensors on a device: ciphertext crosses the bus, plaintext exists in device memory alone.
+
+The same faces as `enclave_worker.tensors` has for the host, so that a job does not notice:
+
+    segments arrive    into one staging buffer, ciphertext as it came, counted and committed to
+    `open`             one copy to the device, one batch per tensor, every tag checked: only then
+                       is there an array that a kernel could read
+    kernels            on arrays of the device's pool
+    `DeviceOutputs`    sealed on the device from where the kernels left them, one copy back
+    `segments`         out of the staging buffer
+
+Between `open` and the end of the sealing a job has its turn on the device; before and after it
+holds nothing there. Keys are derived on the host, wiped there after the upload, and on the device
+when a batch ends.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from attestation.errors import DecodeError, NotAuthenticError
+from attestation.identifiers import JobId
+from attestation.receipts.commitment import SegmentCommitment
+from attestation.sealing.content_key import ContentKey
+from attestation.sealing.floe import wipe
+from attestation.sealing.sealed_tensor import TensorOpener, TensorSealer
+from attestation.sealing.segments import Layout
+from attestation.sealing.tensor_header import Direction, Place, TensorHeader
+from attestation.sealing.tensor_spec import TensorSpec
+from attestation.wire.frames import Frame
+from enclave_worker.device.gpu_aead import Batch, GpuAead
+from enclave_worker.device.launcher import Launcher
+from enclave_worker.device.segment_table import ALIGNMENT, Span, tensor_rows
+from enclave_worker.device.staging import Ciphertext, StagingBuffers, aligned
+from enclave_worker.refusals import JobNotAuthenticError
+
+DeviceArray: TypeAlias = Any
+
+
+@frozen(kw_only=True)
+class SealingDevice:
+    """A device that opens and seals by itself."""
+
+    xp: Any = attrs.field(repr=False)
+    launcher: Launcher = attrs.field(repr=False)
+    staging: StagingBuffers = attrs.field(repr=False)
+    address: Callable[[DeviceArray], int] = attrs.field(repr=False)
+    """Where an array of `xp` lies on the device."""
+
+    def batch(self, layout: Layout, keys: tuple[bytearray, ...], *, sealed_at: int) -> Batch:
+        """Return a batch of one tensor whose segments begin at `sealed_at`; wipes `keys`."""
+        try:
+            table = tensor_rows(layout, sealed_at=sealed_at)
+            return GpuAead(self.launcher).batch(table, keys)
+        finally:
+            for key in keys:
+                wipe(key)
+
+    def empty(self, spec: TensorSpec) -> DeviceArray:
+        """Return a zeroed array for `spec`, at a place where the kernels can write it."""
+        flat = self.xp.empty(max(spec.nbytes, ALIGNMENT), dtype="uint8")
+        return flat[: spec.nbytes].view(spec.dtype).reshape(spec.shape)
+
+    def span(self, array: DeviceArray) -> Span:
+        """Return where an array lies. One of no bytes lies nowhere."""
+        return Span(pointer=self.address(array) if array.nbytes else 0, nbytes=int(array.nbytes))
+
+    def ciphertext(self, size: int) -> DeviceArray:
+        """Return device memory for `size` sealed bytes."""
+        return self.xp.empty(size, dtype="uint8")
+
+
+@frozen(kw_only=True)
+class DeviceTensor:
+    """An output on the device, until it is sealed."""
+
+    spec: TensorSpec
+    data: DeviceArray = attrs.field(repr=False)
+
+    def array(self) -> DeviceArray:
+        """Return the tensor itself."""
+        return self.data
+
+
+def sealed_bytes_of(layout: Layout) -> int:
+    """Return the bytes of all segments of one tensor."""
+    return sum(layout.sealed_length(index) for index in {0, layout.count - 1}) + (
+        max(0, layout.count - 2) * layout.sealed_length(0)
+    )
+
+
+class _Places:
+    """Where each tensor's segments lie in a buffer that holds all of them."""
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        self.layouts = layouts
+        self.starts: list[int] = []
+        self.size = 0
+        for layout in layouts:
+            self.starts.append(self.size)
+            self.size += aligned(sealed_bytes_of(layout))
+        self.order = [
+            (tensor, segment)
+            for tensor, layout in enumerate(layouts)
+            for segment in range(layout.count)
+        ]
+
+    def of(self, index: int) -> slice:
+        """Return where segment `index` lies, counted over all tensors as they travel."""
+        tensor, segment = self.order[index]
+        layout = self.layouts[tensor]
+        start = self.starts[tensor] + segment * layout.sealed_length(0)
+        return slice(start, start + layout.sealed_length(segment))
+
+
+class DeviceInputs:
+    """The inputs of one job, staged as they come and opened on the device in one go."""
+
+    def __init__(
+        self, openers: Sequence[TensorOpener], *, kind: str, device: SealingDevice
+    ) -> None:
+        """Stage for `openers`, whose headers are authentic; commit to segments as `kind`."""
+        self._openers = openers
+        self._device = device
+        self._commitment = SegmentCommitment(kind)
+        self._places = _Places([opener.layout for opener in openers])
+        self._next = 0
+        self._arrays: dict[str, DeviceArray] = {}
+        self.sealed_bytes = 0
+        self._stage: Ciphertext | None = device.staging.take(self._places.size)
+
+    @property
+    def segment_count(self) -> int:
+        """Segments of all inputs together."""
+        return len(self._places.order)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment is here."""
+        return self._next == self.segment_count
+
+    def add(self, index: int, segment: Frame) -> None:
+        """Stage segment `index`; raises `JobNotAuthenticError` unless it can be the next one."""
+        if index != self._next or self.complete or self._stage is None:
+            raise JobNotAuthenticError("a segment is repeated, missing or out of order")
+        place = self._places.of(index)
+        if len(segment) != place.stop - place.start:
+            raise JobNotAuthenticError("a segment has not the length that the header implies")
+        self._stage[place] = np.frombuffer(segment, dtype=np.uint8)
+        try:
+            self._commitment.add(index, segment)
+        except DecodeError as error:
+            raise JobNotAuthenticError(str(error)) from error
+        self._next += 1
+        self.sealed_bytes += len(segment)
+
+    def finish(self) -> None:
+        """Raise `JobNotAuthenticError` unless every segment is here; `open` looks at them."""
+        if not self.complete:
+            raise JobNotAuthenticError("the inputs are not complete")
+
+    def open(self) -> None:
+        """Copy and open everything; raises `JobNotAuthenticError`, with nothing left behind."""
+        assert self._stage is not None  # noqa: S101 - `close` comes last
+        device, places = self._device, self._places
+        sealed = device.ciphertext(places.size)
+        where = device.span(sealed)
+        device.launcher.upload(where.pointer, self._stage[: places.size].data)
+        try:
+            with ExitStack() as batches:
+                begun = []
+                for opener, start in zip(self._openers, places.starts, strict=True):
+                    array = self._arrays[opener.header.name] = device.empty(opener.header.spec)
+                    batch = device.batch(opener.layout, opener.delegate(), sealed_at=start)
+                    batches.enter_context(batch)
+                    batch.begin_open(sealed=where, plain=device.span(array))
+                    begun.append((opener, batch))
+                for opener, batch in begun:
+                    batch.settle()
+                    opener.delegated()
+                    opener.finish()
+        except NotAuthenticError as error:
+            self._wipe()
+            raise JobNotAuthenticError(str(error)) from error
+        except BaseException:
+            self._wipe()
+            raise
+        self._unstage()
+
+    def array(self, name: str) -> DeviceArray:
+        """Return one input."""
+        return self._arrays[name]
+
+    def release(self, name: str) -> None:
+        """Wipe one input, which no step reads any more."""
+        self._arrays.pop(name).fill(0)
+
+    def commitment(self) -> bytes:
+        """Return the commitment to every input segment, for the receipt."""
+        return self._commitment.root()
+
+    def close(self) -> None:
+        """Wipe every input. Safe to call twice."""
+        self._wipe()
+        self._unstage()
+
+    def _wipe(self) -> None:
+        for name in list(self._arrays):
+            self.release(name)
+
+    def _unstage(self) -> None:
+        if self._stage is not None:
+            self._device.staging.give_back(self._stage)
+            self._stage = None
+
+
+class DeviceOutputs:
+    """The outputs of one job, sealed where the kernels left them, then staged."""
+
+    def __init__(
+        self,
+        outputs: Mapping[str, DeviceTensor],
+        *,
+        content_key: ContentKey,
+        job_id: JobId,
+        attempt: int,
+        segment_bytes: int,
+        kind: str,
+        device: SealingDevice,
+    ) -> None:
+        """Seal `outputs` in their order and wipe them, in the job's turn on the device."""
+        self._device = device
+        self._commitment = SegmentCommitment(kind)
+        self._sealers: list[TensorSealer] = []
+        self._stage: Ciphertext | None = None
+        self.sealed_bytes = 0
+        try:
+            for index, (name, held) in enumerate(outputs.items()):
+                place = Place(
+                    job_id=job_id, direction=Direction.OUTPUT, attempt=attempt, index=index
+                )
+                header = TensorHeader.for_tensor(
+                    held.spec, name=name, place=place, segment_bytes=segment_bytes
+                )
+                self._sealers.append(TensorSealer(content_key, header))
+            self._places = _Places([sealer.layout for sealer in self._sealers])
+            self._seal([held.data for held in outputs.values()])
+        finally:
+            for held in outputs.values():
+                held.data.fill(0)
+
+    @property
+    def headers(self) -> tuple[bytes, ...]:
+        """The sealed tensor headers, for the result header."""
+        return tuple(sealer.sealed_header.to_bytes() for sealer in self._sealers)
+
+    @property
+    def segment_count(self) -> int:
+        """Segments of all outputs together."""
+        return len(self._places.order)
+
+    @property
+    def sealed_length(self) -> int:
+        """Sealed bytes of all outputs together."""
+        return sum(sealed_bytes_of(layout) for layout in self._places.layouts)
+
+    def segments(self) -> Iterator[bytearray]:
+        """Return one segment after the other."""
+        for index in range(self.segment_count):
+            assert self._stage is not None  # noqa: S101 - `close` comes last
+            segment = bytearray(self._stage[self._places.of(index)])
+            self._commitment.add(index, segment)
+            self.sealed_bytes += len(segment)
+            yield segment
+
+    def commitment(self) -> bytes:
+        """Return the commitment to every output segment returned so far."""
+        return self._commitment.root()
+
+    def close(self) -> None:
+        """Give the staging buffer back. Safe to call twice."""
+        if self._stage is not None:
+            self._device.staging.give_back(self._stage)
+            self._stage = None
+
+    def _seal(self, arrays: Sequence[DeviceArray]) -> None:
+        device, places = self._device, self._places
+        sealed = device.ciphertext(places.size)
+        where = device.span(sealed)
+        with ExitStack() as batches:
+            begun = []
+            for sealer, array, start in zip(self._sealers, arrays, places.starts, strict=True):
+                batch = device.batch(sealer.layout, sealer.delegate(), sealed_at=start)
+                batches.enter_context(batch)
+                batch.begin_seal(plain=device.span(array), sealed=where)
+                begun.append(batch)
+            for batch in begun:
+                batch.settle()
+        self._stage = device.staging.take(places.size)
+        device.launcher.download(where.pointer, self._stage[: places.size].data)
