@@ -193,7 +193,14 @@ class Admission:
             program = Program.from_bytes(body.program)
             parameters = decode_parameters(body.parameters)
             specs = {sealed.tensor.name: sealed.tensor.spec for sealed in inputs}
-            plan = plan_job(program, self._catalogue, specs, parameters, items=header.items)
+            plan = plan_job(
+                program,
+                self._catalogue,
+                specs,
+                parameters,
+                items=header.items,
+                deterministic=header.deterministic,
+            )
         except (DecodeError, ProgramError) as error:
             # The code and not the message: a message may quote a parameter.
             raise ProgramRefusedError(error.code) from error

@@ -7,6 +7,7 @@ from typing import Final
 from attestation import limits
 from attestation.identifiers import SHORT_ID_BYTES, WorkerId
 from attestation.logging import get_logger
+from attestation.observability.tracing import from_environment
 from attestation.programs.catalogue import Catalogue
 from attestation.wire.control import WorkerDescription, WorkerHello
 from enclave_worker.admission import Admission, Terms
@@ -15,6 +16,7 @@ from enclave_worker.attester.selection import select_attester, select_gpu_attest
 from enclave_worker.attesting import Attestations
 from enclave_worker.buffers import BufferPool
 from enclave_worker.device.backend import select_device
+from enclave_worker.device.confidential import Mode, ModeWatch, read_mode
 from enclave_worker.device.device import Device
 from enclave_worker.engine import ProgramEngine
 from enclave_worker.jobs import Bench, system_clock
@@ -42,8 +44,11 @@ def build(settings: WorkerSettings, *, ready: Callable[[WorkerId], None]) -> Run
         keys = load_curve_keys(settings.curve_key, settings.coordinator_key)
     # Before the device: no program may use a GPU in confidential mode that was not made ready.
     gpu_attester, gpu_reason = _select_gpu_attester(settings)
-    device = select_device(settings.device)
+    mode = Mode.UNKNOWN if settings.device == "cpu" else read_mode()
+    device = select_device(settings.device, memory_bytes=settings.device_bytes, mode=mode)
     log.info("device.selected", backend=device.backend, device=device.name, reason=device.reason)
+    if device.cuda and mode is not Mode.ON:
+        log.warning("device.not_confidential", device=device.name, mode=mode.value)
     if not device.cuda:
         gpu_attester, gpu_reason = None, "jobs run on the processor"
     attester, reason = select_attester(
@@ -63,6 +68,7 @@ def build(settings: WorkerSettings, *, ready: Callable[[WorkerId], None]) -> Run
         gpu_attester=gpu_attester,
         registry=installed_registry(),
         ready=ready,
+        mode_watch=ModeWatch(mode) if device.cuda else None,
     )
 
 
@@ -75,6 +81,7 @@ def assemble(
     registry: Registry,
     ready: Callable[[WorkerId], None],
     gpu_attester: GpuAttester | None = None,
+    mode_watch: ModeWatch | None = None,
 ) -> Runtime:
     """Return the worker made of these parts."""
     clock = system_clock()
@@ -104,9 +111,17 @@ def assemble(
         transport=transport,
         membership=Membership(_hello(settings, device, attester, catalogue)),
         attestations=attestations,
-        bench=Bench(admission=admission, engine=engine, pool=pool, clock=clock),
+        bench=Bench(
+            admission=admission,
+            engine=engine,
+            pool=pool,
+            clock=clock,
+            time_limits=settings.time_limits,
+        ),
         capacity=settings.capacity,
         clock=clock,
+        mode_watch=mode_watch,
+        tracer=from_environment("enclave-worker"),
     )
     return Runtime(parts, mailbox, ready=ready)
 

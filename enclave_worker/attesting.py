@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import attrs
 from attrs import frozen
 
 from attestation.encoding.record import Record
@@ -30,6 +31,7 @@ from attestation.wire.messages import (
 )
 from attestation.wire.worker_session import WorkerSession
 from enclave_worker.attester.collect import Attester, EvidenceCollector, GpuAttester, Window
+from enclave_worker.device.confidential import Mode
 from enclave_worker.issuing import IssuerIdentity, ReceiptIssuer
 from enclave_worker.keystore import Keystore
 from enclave_worker.refusals import JobRefusedError, UnknownKeySetError, WorkerBusyError
@@ -152,6 +154,11 @@ class Attestations:
             raise UnknownKeySetError("the key set has ended")
         return issuer
 
+    @property
+    def live_keysets(self) -> int:
+        """How many key sets are alive."""
+        return len(self._keystore.keyset_ids)
+
     def close(self) -> None:
         """End every session and destroy every key."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -211,9 +218,15 @@ class Attestations:
     def _is_confidential(self, bundle: EvidenceBundle) -> bool:
         # A GPU that nothing vouches for is read by its host, whatever the processor attests.
         on_processor = not self._device.cuda
-        return bundle.kind in CONFIDENTIAL_KINDS and (
-            on_processor or bundle.gpu_evidence is not None
-        )
+        vouched_for = bundle.gpu_evidence is not None
+        confidential_gpu = vouched_for and self._device.confidential_mode == Mode.ON
+        return bundle.kind in CONFIDENTIAL_KINDS and (on_processor or confidential_gpu)
+
+    def disclaim(self, mode: Mode) -> None:
+        """From now on no receipt calls its job confidential: the GPUs left the mode they had."""
+        self._device = attrs.evolve(self._device, confidential_mode=mode.value)
+        for issuer in self._issuers.values():
+            issuer.disclaim(self._device)
 
     def _forget_dead(self) -> None:
         alive = self._keystore.keyset_ids

@@ -57,6 +57,12 @@ class NotConvergedError(KernelError):
     code = "not-converged"
 
 
+class TimeLimitError(KernelError):
+    """The kernels ran longer than the worker allows one job. Split it, or choose another worker."""
+
+    code = "time-limit"
+
+
 class DeviceMemoryError(KernelError):
     """The device has too little memory for this job. Split it, or choose a larger worker."""
 

@@ -10,7 +10,7 @@ is a result: it is signed, so that a client can tell a program that fails from a
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from attrs import frozen
 
@@ -22,11 +22,18 @@ from attestation.wire.frames import Frame
 from attestation.wire.messages import ResultHeader
 from enclave_worker.admission import AdmittedJob
 from enclave_worker.buffers import BufferPool
+from enclave_worker.device.sealed_tensors import DeviceInputs, DeviceOutputs
 from enclave_worker.engine import Outcome, ProgramEngine
 from enclave_worker.issuing import ReceiptDraft
-from enclave_worker.refusals import RevokedError, WorkerLimitError
+from enclave_worker.refusals import (
+    ExpiredError,
+    JobRefusedError,
+    RevokedError,
+    WorkerLimitError,
+)
 from enclave_worker.stacks import Failures, failure_code, run_stack
 from enclave_worker.tensors import InputTensors, OutputTensors
+from enclave_worker.timelimits import NO_LIMITS, TimeLimits
 
 
 @frozen(kw_only=True)
@@ -49,15 +56,23 @@ class JobExecution:
     """One attempt at one job. Use it in a `with` statement."""
 
     def __init__(
-        self, job: AdmittedJob, *, engine: ProgramEngine, pool: BufferPool, clock: Clock
+        self,
+        job: AdmittedJob,
+        *,
+        engine: ProgramEngine,
+        pool: BufferPool,
+        clock: Clock,
+        time_limits: TimeLimits = NO_LIMITS,
     ) -> None:
         """Allocate for the inputs of `job`; raises `WorkerLimitError` when memory is short."""
         self._job = job
         self._engine = engine
         self._pool = pool
         self._clock = clock
+        self._time_limits = time_limits
+        self._kernels_since_ns: int | None = None
         self._revoked = False
-        self._outputs: OutputTensors | None = None
+        self._outputs: OutputTensors | DeviceOutputs | None = None
         self._code = ""
         self._failures: Failures = ()
         self._device_ns = 0
@@ -65,13 +80,20 @@ class JobExecution:
         self._started_ms = clock.now_ms()
         self._started_ns = clock.monotonic_ns()
         try:
-            self._inputs = InputTensors(job.openers, kind=job.header.commitment_kind, pool=pool)
+            self._inputs = self._take_inputs()
         except BaseException as error:
             job.content_key.wipe()
             job.claim.finish()
             if isinstance(error, LimitError):
                 raise WorkerLimitError(str(error)) from error
             raise
+
+    def _take_inputs(self) -> InputTensors | DeviceInputs:
+        openers, kind = self._job.openers, self._job.header.commitment_kind
+        sealing = self._engine.sealing
+        if sealing is None:
+            return InputTensors(openers, kind=kind, pool=self._pool)
+        return DeviceInputs(openers, kind=kind, device=sealing)
 
     def __enter__(self) -> Self:
         return self
@@ -102,30 +124,52 @@ class JobExecution:
     def run(self) -> None:
         """Run the program. Afterwards the inputs are wiped and the outputs wait to be sealed.
 
-        Raises `JobNotAuthenticError` for incomplete inputs and `RevokedError` when the job was
-        taken back; from then on the job is spent, and a failure is a result and not an exception.
+        Raises `JobNotAuthenticError` for incomplete inputs and `WorkerLimitError` for a program
+        that the device is too small for. From then on the job is spent, and a failure is a result
+        and not an exception, except that nobody wants the job any more (`RevokedError`,
+        `ExpiredError`) or the device ran out of memory (`WorkerLimitError`), which says nothing of
+        the job and another worker may do better at.
         """
         self._inputs.finish()
-        self._job.claim.spend()
+        with self._engine.turn(self._job.plan, require_wanted=self._require_in_time):
+            self._open_inputs()
+            self._job.claim.spend()
+            self._kernels_since_ns = self._clock.monotonic_ns()
+            try:
+                self._take(self._run_program())
+            except JobRefusedError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a kernel raises is its failure
+                refusal = self._engine.refusal_of(self._job.plan, error)
+                if refusal is not None:
+                    raise refusal from None
+                self._code = failure_code(error)
+            finally:
+                self._kernels_since_ns = None
+                self._inputs.close()
+
+    def _open_inputs(self) -> None:
         try:
-            self._take(self._run_program())
-        except RevokedError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever a kernel raises is the job's failure
-            self._code = failure_code(error)
-        finally:
-            self._inputs.close()
+            self._inputs.open()
+        except LimitError as error:
+            raise self._engine.refusal_of(self._job.plan, error) or WorkerLimitError(
+                str(error)
+            ) from error
+
+    def hung(self, now_ns: int) -> bool:
+        """Whether a kernel did not come back in its time and the grace after. From any thread."""
+        since = self._kernels_since_ns
+        return since is not None and self._time_limits.hung(since, now_ns)
 
     def _run_program(self) -> Outcome:
         plan = self._job.plan
         if not plan.items:
-            return self._engine.run(plan, self._inputs)
+            return self._engine.run(plan, self._inputs, require_wanted=self._require_in_time)
         outcome, self._failures = run_stack(
             self._engine,
             plan,
             self._inputs,
-            pool=self._pool,
-            require_wanted=self._require_wanted,
+            require_wanted=self._require_in_time,
         )
         return outcome
 
@@ -203,16 +247,31 @@ class JobExecution:
     def _take(self, outcome: Outcome) -> None:
         self._device_ns = outcome.device_ns
         self._peak_device_bytes = outcome.peak_device_bytes
-        self._outputs = OutputTensors(
-            outcome.outputs,
-            content_key=self._job.content_key,
-            job_id=self._job.header.job_id,
-            attempt=self._job.attempt,
-            segment_bytes=self._job.header.segment_bytes,
-            kind=self._job.header.commitment_kind,
-            pool=self._pool,
-        )
+        sealing, header = self._engine.sealing, self._job.header
+        common: dict[str, Any] = {
+            "content_key": self._job.content_key,
+            "job_id": header.job_id,
+            "attempt": self._job.attempt,
+            "segment_bytes": header.segment_bytes,
+            "kind": header.commitment_kind,
+        }
+        outputs: Any = outcome.outputs
+        if sealing is None:
+            self._outputs = OutputTensors(outputs, pool=self._pool, **common)
+        else:
+            self._outputs = DeviceOutputs(outputs, device=sealing, **common)
 
     def _require_wanted(self) -> None:
         if self._revoked:
             raise RevokedError("the coordinator took the job back")
+
+    def _require_in_time(self) -> None:
+        self._require_wanted()
+        if self._clock.now_ms() >= self._job.header.not_after_ms:
+            raise ExpiredError("the client no longer wants this job")
+
+        since = self._kernels_since_ns
+        if since is not None and self._time_limits.job_seconds:
+            # A GPU is told what to do long before it does it; its time counts, not ours.
+            self._engine.synchronize()
+            self._time_limits.require_time(since, self._clock.monotonic_ns())

@@ -7,6 +7,7 @@ that ends, so does its chain.
 import threading
 from collections.abc import Callable, Sequence
 
+import attrs
 from attrs import frozen
 
 from attestation.encoding.digests import Label, digest
@@ -87,6 +88,11 @@ class ReceiptIssuer:
             Receipt(claims=leaf, proof=proof.to_bytes())
             for leaf, proof in zip(leaves, proofs, strict=True)
         ]
+
+    def disclaim(self, device: DeviceClaims) -> None:
+        """Claim no confidentiality from now on, and say `device` of the device."""
+        with self._lock:
+            self._identity = attrs.evolve(self._identity, confidential=False, device=device)
 
     def _claims(self, draft: ReceiptDraft, *, sequence: int, previous: Digest) -> ReceiptClaims:
         identity = self._identity

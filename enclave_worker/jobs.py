@@ -1,11 +1,11 @@
 """Jobs on threads. The loop feeds a job through its inbox; the job answers by posting events.
 
 One thread carries one job from its envelope to its last sealed segment, so an execution needs no
-locks, and the loop only ever moves frames. At most `window` sealed segments wait in an inbox: a
-coordinator that sends more than it was granted has its job refused.
+locks, and the loop only ever moves frames. At most a window of sealed segments waits on either
+side: a coordinator that sends more than it was granted has its job refused, and one that grants and
+does not read has nothing more sealed for it.
 """
 
-import queue
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -21,19 +21,21 @@ from enclave_worker.admission import Admission, JobOffer
 from enclave_worker.buffers import BufferPool
 from enclave_worker.engine import ProgramEngine
 from enclave_worker.executor import Clock, FinishedJob, JobExecution
+from enclave_worker.inbox import Inbox, Segment
+from enclave_worker.metrics import Laps, Phase
 from enclave_worker.refusals import (
     JobRefusedError,
     MalformedJobError,
     OverrunError,
     RevokedError,
-    StalledError,
 )
 from enclave_worker.scrubbing import overwrite_own_thread
+from enclave_worker.timelimits import NO_LIMITS, TimeLimits
 
 log: Final = get_logger(__name__)
 
 WINDOW_BYTES: Final = 8 * limits.MIB
-"""Sealed input in flight per job: 6 MiB keep a fast link busy (docs/benchmarks.md)."""
+"""Sealed data in flight per job and direction: 6 MiB keep a link busy (docs/benchmarks.md)."""
 
 STALL_SECONDS: Final = 90.0
 """A job that waits so long for its next segment or credit gives its place to another."""
@@ -69,6 +71,7 @@ class JobDone:
     attempt: int
     keyset_id: KeySetId
     finished: FinishedJob
+    items: int = 0
     output_segments: int
     segments: tuple[bytearray, ...] = field(repr=False)
 
@@ -85,23 +88,7 @@ class JobEnded:
 JobEvent: TypeAlias = CreditGranted | OutputSealed | JobDone | JobEnded
 
 
-# -- what the loop tells a job --------------------------------------------------------------------
-
-
-@frozen
-class _Segment:
-    index: int
-    data: Frame = field(repr=False)
-
-
-@frozen
-class _Credit:
-    count: int
-
-
-@frozen
-class _Stop:
-    error: JobRefusedError
+# -- a job ---------------------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -113,10 +100,11 @@ class Bench:
     pool: BufferPool
     clock: Clock
     stall_seconds: float = STALL_SECONDS
+    time_limits: TimeLimits = NO_LIMITS
 
 
 class RunningJob:
-    """One attempt at one job. The loop calls `feed`, `grant` and `stop`; a thread calls `run`."""
+    """One attempt at one job. A thread calls `run`, the loop everything else."""
 
     def __init__(
         self,
@@ -131,46 +119,48 @@ class RunningJob:
         self._inline = tuple(inline)
         self._bench = bench
         self._post = post
-        self._inbox: queue.SimpleQueue[_Segment | _Credit | _Stop] = queue.SimpleQueue()
-        self._granted = 0
-        self._fed = 0
-        self._output_credit = 0
+        self._inbox = Inbox(stall_seconds=bench.stall_seconds)
         self._execution: JobExecution | None = None
-        self._stopped: JobRefusedError | None = None
+        self.laps = Laps(bench.clock.monotonic_ns)
 
     # -- on the loop's thread ----------------------------------------------------------------------
 
     def feed(self, index: int, data: Frame) -> None:
         """Pass on an input segment; without credit for it, the job is refused."""
-        self._fed += 1
-        if self._fed > self._granted:
-            self.stop(OverrunError("more segments than were granted"))
-        else:
-            self._inbox.put(_Segment(index, data))
+        try:
+            self._inbox.feed(Segment(index, data))
+        except OverrunError as error:
+            self.stop(error)
 
     def grant(self, count: int) -> None:
         """Pass on credit for `count` output segments."""
-        self._inbox.put(_Credit(count))
+        self._inbox.grant(count)
+
+    def left(self) -> None:
+        """Say that the socket took one of the job's output segments."""
+        self._inbox.left()
 
     def stop(self, error: JobRefusedError) -> None:
         """Stop at the next step, with `error` as the reason."""
-        if self._stopped is None:
-            self._stopped = error
-            self._inbox.put(_Stop(error))
+        self._inbox.stop(error)
         execution = self._execution
         if execution is not None:
             execution.revoke()
+
+    def hung(self, now_ns: int) -> bool:
+        """Whether its kernel did not come back in its time and the grace after."""
+        execution = self._execution
+        return execution is not None and execution.hung(now_ns)
 
     # -- on the job's thread -----------------------------------------------------------------------
 
     def run(self) -> None:
         """Run the job to its end, and post how it ended. Never raises."""
-        refusal: Refusal | None
         try:
             self._post(self._run())
         except RevokedError:
-            refusal = self._stopped.refusal() if self._stopped else None
-            self._end(None if isinstance(self._stopped, RevokedError) else refusal)
+            stopped = self._inbox.stopped
+            self._end(None if isinstance(stopped, RevokedError | None) else stopped.refusal())
         except JobRefusedError as error:
             self._end(error.refusal())
         except Exception as error:  # noqa: BLE001 - one job's defect must not end the worker
@@ -181,25 +171,35 @@ class RunningJob:
             overwrite_own_thread()
 
     def _run(self) -> JobDone:
-        bench, offer = self._bench, self.offer
-        self._require_wanted()
+        bench, offer, laps = self._bench, self.offer, self.laps
+        laps.lap(Phase.WAIT)
+        self._inbox.require_wanted()
         job = bench.admission.admit(offer, now_ms=bench.clock.now_ms())
         with JobExecution(
-            job, engine=bench.engine, pool=bench.pool, clock=bench.clock
+            job,
+            engine=bench.engine,
+            pool=bench.pool,
+            clock=bench.clock,
+            time_limits=bench.time_limits,
         ) as execution:
             self._execution = execution
-            self._require_wanted()
+            self._inbox.require_wanted()
+            laps.lap(Phase.ADMIT)
             self._receive_inputs(execution, segment_bytes=job.header.segment_bytes)
             execution.run()
-            segments = self._seal_outputs(execution)
-            return JobDone(
+            laps.lap(Phase.KERNEL)
+            segments = self._seal_outputs(execution, segment_bytes=job.header.segment_bytes)
+            done = JobDone(
                 job_id=offer.job_id,
                 attempt=offer.attempt,
                 keyset_id=job.keyset_id,
                 finished=execution.finish(),
+                items=job.header.items,
                 output_segments=execution.output_segments,
                 segments=segments,
             )
+            laps.lap(Phase.SEAL)
+            return done
 
     def _receive_inputs(self, execution: JobExecution, *, segment_bytes: int) -> None:
         if self._inline:
@@ -208,37 +208,41 @@ class RunningJob:
             for index, data in enumerate(self._inline):
                 execution.add_segment(index, data)
             self._inline = ()
+            self.laps.lap(Phase.OPEN)
             return
         left = execution.input_segments
-        window = max(2, WINDOW_BYTES // segment_bytes)
+        window = _window(segment_bytes)
         left -= self._grant_input(min(window, left))
         # Credit goes back in halves of a window: one message for several segments.
         consumed = 0
         while not execution.inputs_complete:
-            segment = self._next_segment()
+            segment = self._inbox.next_segment()
+            self.laps.lap(Phase.WAIT)
             execution.add_segment(segment.index, segment.data)
+            self.laps.lap(Phase.OPEN)
             consumed += 1
             if left and consumed >= max(1, window // 2):
                 left -= self._grant_input(min(consumed, left))
                 consumed = 0
 
     def _grant_input(self, count: int) -> int:
-        self._granted += count
+        self._inbox.make_room(count)
         if count:
             self._post(
                 CreditGranted(job_id=self.offer.job_id, attempt=self.offer.attempt, count=count)
             )
         return count
 
-    def _seal_outputs(self, execution: JobExecution) -> tuple[bytearray, ...]:
+    def _seal_outputs(
+        self, execution: JobExecution, *, segment_bytes: int
+    ) -> tuple[bytearray, ...]:
         if execution.inline:
             return tuple(execution.segments())
-        segments = execution.segments()
+        segments, window = execution.segments(), _window(segment_bytes)
         for index in range(execution.output_segments):
             # Credit first: a segment that nobody waits for is not even sealed.
-            while not self._output_credit:
-                self._take()
-            self._output_credit -= 1
+            self._inbox.take_credit(window)
+            self.laps.lap(Phase.WAIT)
             self._post(
                 OutputSealed(
                     job_id=self.offer.job_id,
@@ -247,34 +251,18 @@ class RunningJob:
                     segment=next(segments),
                 )
             )
+            self.laps.lap(Phase.SEAL)
+        # The result must not overtake them.
+        self._inbox.wait_until_left()
+        self.laps.lap(Phase.WAIT)
         return ()
-
-    def _next_segment(self) -> _Segment:
-        while True:
-            item = self._take()
-            if item is not None:
-                return item
-
-    def _take(self) -> _Segment | None:
-        try:
-            item = self._inbox.get(timeout=self._bench.stall_seconds)
-        except queue.Empty:
-            raise StalledError("no segment or credit came for too long") from None
-        match item:
-            case _Segment():
-                return item
-            case _Credit(count):
-                self._output_credit += count
-                return None
-            case _Stop(error):
-                raise error
-
-    def _require_wanted(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
 
     def _end(self, refusal: Refusal | None) -> None:
         self._post(JobEnded(job_id=self.offer.job_id, attempt=self.offer.attempt, refusal=refusal))
+
+
+def _window(segment_bytes: int) -> int:
+    return max(2, WINDOW_BYTES // segment_bytes)
 
 
 def system_clock() -> Clock:

@@ -6,7 +6,7 @@ one turn of the loop share a signature; a lone one never waits for company.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -16,11 +16,14 @@ from attrs import frozen
 from attestation.errors import DecodeError, EnclaveError
 from attestation.identifiers import JobId, KeySetId, WorkerId
 from attestation.logging import get_logger
+from attestation.observability.exposition import Family
+from attestation.observability.tracing import Tracer
 from attestation.receipts.receipt import Receipt
 from attestation.wire.control import Refusal, RefusalCode, WorkerWelcome
 from attestation.wire.frames import NO_JOB, Frame, Header, Kind, check_message
 from enclave_worker.admission import JobOffer
 from enclave_worker.attesting import Attestations, Collected, Reply
+from enclave_worker.device.confidential import ModeChanged, ModeWatch
 from enclave_worker.executor import Clock
 from enclave_worker.jobs import (
     Bench,
@@ -32,6 +35,8 @@ from enclave_worker.jobs import (
     RunningJob,
 )
 from enclave_worker.membership import Membership, Outgoing
+from enclave_worker.metrics import Levels
+from enclave_worker.observing import Observer
 from enclave_worker.refusals import (
     DrainingError,
     ExpiredError,
@@ -41,11 +46,12 @@ from enclave_worker.refusals import (
 )
 from enclave_worker.results import SentResult, UnrecordedResults
 from enclave_worker.scrubbing import Scrubber, overwrite_leftovers
+from enclave_worker.timelimits import DeadMan
 from enclave_worker.transport import Transport
 
 log: Final = get_logger(__name__)
 
-Event: TypeAlias = JobEvent | Collected
+Event: TypeAlias = JobEvent | Collected | ModeChanged
 
 _IDLE_MS: Final = 1_000
 _MESSAGES_PER_TURN: Final = 256
@@ -72,6 +78,8 @@ class RuntimeParts:
     bench: Bench
     capacity: int
     clock: Clock
+    mode_watch: ModeWatch | None = None
+    tracer: Tracer | None = None
 
 
 class Mailbox:
@@ -106,12 +114,17 @@ class Runtime:
         self._mailbox = mailbox
         self._ready = ready
         self._jobs: dict[tuple[JobId, int], RunningJob] = {}
+        self._outputs: deque[OutputSealed] = deque()
         self._unrecorded = UnrecordedResults()
         self._scrubber = Scrubber()
+        self._observer = Observer(parts.tracer)
         self._threads = ThreadPoolExecutor(parts.capacity, thread_name_prefix="job")
         self._signals = 0
         self._leaving = _Leaving.NO
         self._leave_by_ms = 0
+        self._dead_man = DeadMan(parts.bench.time_limits)
+        self.must_restart = False
+        """Whether `run` ended for something that only another process can put right."""
         self._handlers: dict[Kind, Callable[[Header, Sequence[Frame]], None]] = {
             Kind.WORKER_WELCOME: self._on_welcome,
             Kind.HEARTBEAT: self._on_nothing,
@@ -123,6 +136,17 @@ class Runtime:
             Kind.RECORDED: self._on_recorded,
             Kind.REFUSED: self._on_refused,
         }
+
+    def metrics(self) -> Iterable[Family]:
+        """Return the numbers of this moment (docs/observability.md). From any thread."""
+        return self._observer.families(
+            Levels(
+                jobs=len(self._jobs),
+                capacity=self._parts.capacity,
+                keysets=self._attestations.live_keysets,
+                idle_bytes=self._parts.bench.pool.idle_bytes,
+            )
+        )
 
     def request_stop(self) -> None:
         """Drain: finish running jobs, then end `run`. Asked a second time: end it now.
@@ -138,10 +162,16 @@ class Runtime:
         Returns whether every job had ended: false after a second request to stop, when threads may
         still be inside kernels.
         """
+        watch = self._parts.mode_watch
+        if watch is not None:
+            watch.start(self._mailbox.post)
         try:
             while not self._finished():
                 self._turn()
         finally:
+            self._dead_man.disarm()
+            if watch is not None:
+                watch.stop()
             for job in self._jobs.values():
                 job.stop(RevokedError("the worker stops"))
             # A kernel cannot be interrupted; its thread wipes when it is done.
@@ -170,8 +200,10 @@ class Runtime:
                 break
             self._receive(message, now_ms)
         self._handle_events(self._mailbox.take())
+        self._send_outputs()
         self._attestations.tick(now_ms)
         self._scrubber.tick(now_ms)
+        self._oversee()
         self._heed_signals(now_ms)
         if not self._transport.congested:
             self._send_all(self._membership.tick(now_ms, self._held()))
@@ -194,16 +226,55 @@ class Runtime:
                         Header(Kind.INPUT_CREDIT, event.job_id, event.attempt, count=event.count)
                     )
                 case OutputSealed():
-                    head = Header(Kind.OUTPUT, event.job_id, event.attempt, event.index)
-                    self._send(head, event.segment)
+                    self._outputs.append(event)
                 case JobDone():
                     done.setdefault(event.keyset_id, []).append(event)
                 case JobEnded():
                     self._end_job(event)
                 case Collected():
+                    self._observer.collected(event)
                     self._send_replies(self._attestations.collected(event))
+                case ModeChanged():
+                    self._mode_changed(event)
         for keyset_id, jobs in done.items():
             self._send_results(keyset_id, jobs)
+
+    def _oversee(self) -> None:
+        """Leave the process when nothing else can bring its device to a clean state."""
+        clock = self._parts.clock
+        now_ns = clock.monotonic_ns()
+        self._dead_man.rewind(now_ns)
+        if self._leaving is _Leaving.AT_ONCE:
+            return
+        hung = {key for key, job in self._jobs.items() if job.hung(now_ns)}
+        if hung:
+            self._abandon(hung)
+        elif self._parts.bench.engine.broken and not self.must_restart:
+            log.error("device.lost", jobs=len(self._jobs))
+            self._leave_for_restart()
+
+    def _abandon(self, hung: set[tuple[JobId, int]]) -> None:
+        # The others lose their attempt as well, and are told so at once: they may go elsewhere.
+        for job_id, attempt in self._jobs:
+            if (job_id, attempt) in hung:
+                log.error("kernel.hung", job_id=job_id, attempt=attempt)
+                refusal = Refusal(code=RefusalCode.KERNEL_FAILED, detail="a kernel did not end")
+            else:
+                refusal = DrainingError("the worker starts again").refusal()
+            self._refuse(job_id, attempt, refusal)
+        self._send_all(self._membership.drain())
+        self.must_restart = True
+        self._leaving = _Leaving.AT_ONCE
+
+    def _mode_changed(self, event: ModeChanged) -> None:
+        log.error("gpu.mode_changed", before=event.before.value, mode=event.now.value)
+        # What still runs finishes, in receipts that promise nothing.
+        self._attestations.disclaim(event.now)
+        self._leave_for_restart()
+
+    def _leave_for_restart(self) -> None:
+        self.must_restart = True
+        self._signals = max(1, self._signals)
 
     def _heed_signals(self, now_ms: int) -> None:
         if self._signals >= 1 and self._leaving is _Leaving.NO:
@@ -314,6 +385,16 @@ class Runtime:
 
     # -- answers -----------------------------------------------------------------------------------
 
+    def _send_outputs(self) -> None:
+        """Pass outputs on as the socket takes them; each job seals more as its own leave."""
+        while self._outputs and not self._transport.congested:
+            output = self._outputs.popleft()
+            job = self._jobs.get((output.job_id, output.attempt))
+            if job is not None:
+                head = Header(Kind.OUTPUT, output.job_id, output.attempt, output.index)
+                self._send(head, output.segment)
+                job.left()
+
     def _send_results(self, keyset_id: KeySetId, jobs: list[JobDone]) -> None:
         try:
             issuer = self._attestations.issuer(keyset_id)
@@ -331,7 +412,7 @@ class Runtime:
             self._send_result(job, receipt)
 
     def _send_result(self, job: JobDone, receipt: Receipt) -> None:
-        self._forget_job(job.job_id, job.attempt)
+        self._observer.job_over(self._forget_job(job.job_id, job.attempt), done=job)
         result = job.finished.result
         header = Header(Kind.RESULT, job.job_id, job.attempt, count=job.output_segments)
         frames: tuple[Frame, ...] = (
@@ -351,21 +432,24 @@ class Runtime:
             self._unrecorded.add(SentResult(job_id=job.job_id, attempt=job.attempt, frames=frames))
         self._transport.send(frames)
 
-    def _forget_job(self, job_id: JobId, attempt: int) -> None:
-        self._jobs.pop((job_id, attempt), None)
+    def _forget_job(self, job_id: JobId, attempt: int) -> RunningJob | None:
         self._scrubber.used(self._parts.clock.now_ms())
+        return self._jobs.pop((job_id, attempt), None)
 
     def _end_job(self, event: JobEnded) -> None:
-        self._forget_job(event.job_id, event.attempt)
+        code = RefusalCode.CANCELLED if event.refusal is None else event.refusal.code
+        self._observer.job_over(self._forget_job(event.job_id, event.attempt), code=code)
         if event.refusal is not None:
             self._refuse(event.job_id, event.attempt, event.refusal)
 
     def _refuse(self, job_id: JobId, attempt: int, refusal: Refusal) -> None:
+        self._observer.refused(refusal.code)
         log.warning("job.refused", job_id=job_id, attempt=attempt, code=refusal.code)
         self._send(Header(Kind.JOB_REFUSED, job_id, attempt), refusal.to_bytes())
 
     def _send_replies(self, replies: Sequence[Reply]) -> None:
         for reply in replies:
+            self._observer.replied(reply)
             self._send(Header(Kind.END_TO_END, peer=reply.peer), reply.record.to_bytes())
 
     def _send_all(self, messages: Sequence[Outgoing]) -> None:

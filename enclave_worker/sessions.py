@@ -65,12 +65,20 @@ class SessionTable:
     def keep_only(self, keyset_ids: frozenset[KeySetId]) -> None:
         """Close every session whose key set is gone."""
         for place in [place for place in self._attested if place[1] not in keyset_ids]:
-            self._attested.pop(place).close()
+            _end(self._attested.pop(place))
         for session_id, session in list(self._open.items()):
-            if session.keyset_id not in keyset_ids:
+            if session.state is not State.OPEN or session.keyset_id not in keyset_ids:
                 del self._open[session_id]
-                session.close()
+                _end(session)
 
     def close(self) -> None:
         """Close every session: the worker stops."""
         self.keep_only(frozenset())
+
+
+def _end(session: WorkerSession) -> None:
+    # One that failed has no way to be closed, and that must not be the end of the worker.
+    if session.state is State.FAILED:
+        session.fail()
+    else:
+        session.close()

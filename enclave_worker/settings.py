@@ -9,10 +9,14 @@ from attrs import frozen
 
 from attestation import limits
 from attestation.errors import UnavailableError
+from attestation.observability.scraping import MetricsAddress
 from enclave_worker.attester.selection import AttesterName, GpuAttesterName
 from enclave_worker.attester.tpm import DEFAULT_PCRS
+from enclave_worker.timelimits import TimeLimits
 
 _CAPACITY_MAX: Final = 4096
+_DEVICE_BYTES_MAX: Final = 1 << 50
+_JOB_SECONDS_MAX: Final = 31 * 86_400
 _MEMORY_SHARE: Final = 4
 """All jobs together may hold a quarter of the host's memory: kernels need scratch memory too."""
 
@@ -46,7 +50,7 @@ def default_max_job_bytes(capacity: int) -> int:
 
 
 def _at_least(minimum: int, maximum: int) -> Any:
-    def check(_settings: "WorkerSettings", field: Any, value: int) -> None:
+    def check(_settings: "WorkerSettings", field: Any, value: float) -> None:
         if not minimum <= value <= maximum:
             raise SettingsError(f"{field.name} {value} is not within {minimum} to {maximum}")
 
@@ -55,7 +59,11 @@ def _at_least(minimum: int, maximum: int) -> Any:
 
 @frozen(kw_only=True)
 class WorkerSettings:
-    """One worker's settings. `max_job_bytes` 0 means a share of the host's memory."""
+    """One worker's settings.
+
+    `max_job_bytes` 0 means a share of the host's memory, `device_bytes` 0 what the device has, and
+    `job_seconds` 0 that kernels may run for ever.
+    """
 
     coordinator: str
     attester: AttesterName = "auto"
@@ -66,10 +74,15 @@ class WorkerSettings:
     device: str = "auto"
     capacity: int = attrs.field(factory=default_capacity, validator=_at_least(1, _CAPACITY_MAX))
     max_job_bytes: int = attrs.field(default=0, validator=_at_least(0, limits.TENSOR_BYTES))
+    device_bytes: int = attrs.field(default=0, validator=_at_least(0, _DEVICE_BYTES_MAX))
+    job_seconds: float = attrs.field(default=0.0, validator=_at_least(0, _JOB_SECONDS_MAX))
+    grace_seconds: float = attrs.field(default=10.0, validator=_at_least(0, _JOB_SECONDS_MAX))
     price: int = attrs.field(default=0, validator=_at_least(0, (1 << 63) - 1))
     region: str = ""
     curve_key: Path | None = None
     coordinator_key: Path | None = None
+    metrics: MetricsAddress | None = None
+    """Where scrapes are answered; nowhere unless it is said."""
     keyset_seconds: int = attrs.field(
         default=limits.KEYSET_SECONDS, validator=_at_least(1, limits.KEYSET_SECONDS)
     )
@@ -80,6 +93,11 @@ class WorkerSettings:
             raise SettingsError("--curve-key and --coordinator-key belong together")
         if len(self.region) > limits.NAME_CHARACTERS:
             raise SettingsError(f"a region of more than {limits.NAME_CHARACTERS} characters")
+
+    @property
+    def time_limits(self) -> TimeLimits:
+        """How long the kernels of one job may run."""
+        return TimeLimits(job_seconds=self.job_seconds, grace_seconds=self.grace_seconds)
 
     @property
     def job_bytes(self) -> int:

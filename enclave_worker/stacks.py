@@ -12,11 +12,9 @@ from attestation.errors import LimitError, ProgramError
 from attestation.logging import get_logger
 from attestation.programs.plan import Plan
 from attestation.wire.control import RefusalCode
-from enclave_worker.buffers import BufferPool
-from enclave_worker.engine import Inputs, Outcome, ProgramEngine
-from enclave_worker.errors import EnclaveWorkerError, KernelError
-from enclave_worker.refusals import RevokedError
-from enclave_worker.tensors import Array, HeldTensor
+from enclave_worker.engine import DeviceArray, Held, Inputs, Outcome, ProgramEngine
+from enclave_worker.errors import EnclaveWorkerError, KernelError, TimeLimitError
+from enclave_worker.refusals import JobRefusedError
 
 log: Final = get_logger(__name__)
 
@@ -30,7 +28,7 @@ class _Kept:
 
     inputs: Inputs
 
-    def array(self, name: str) -> Array:
+    def array(self, name: str) -> DeviceArray:
         return self.inputs.array(name)
 
     def release(self, name: str) -> None:
@@ -43,7 +41,7 @@ class _Item(_Kept):
 
     number: int
 
-    def array(self, name: str) -> Array:
+    def array(self, name: str) -> DeviceArray:
         # With the ellipsis an item of no dimensions is an array still, not a bare number.
         return self.inputs.array(name)[self.number, ...]
 
@@ -53,21 +51,21 @@ def run_stack(
     plan: Plan,
     inputs: Inputs,
     *,
-    pool: BufferPool,
     require_wanted: Callable[[], None],
 ) -> tuple[Outcome, Failures]:
-    """Return the stacked outputs in buffers of `pool`, and which items failed.
+    """Return the stacked outputs in the engine's memory, and which items failed.
 
-    Raises `LimitError` when memory is short, and what `require_wanted` raises between items.
+    Raises `LimitError` when memory is short, and what `require_wanted` raises between steps and
+    between items: a refusal or `TimeLimitError`, which are the whole job's.
     """
     if plan.steps:
         try:
-            return engine.run(plan, _Kept(inputs)), ()
-        except LimitError:
+            return engine.run(plan, _Kept(inputs), require_wanted=require_wanted), ()
+        except (LimitError, JobRefusedError, TimeLimitError):
             raise
         except Exception as error:  # noqa: BLE001 - as for a single job: kernels raise anything
             log.debug("stack.taken_apart", error=type(error).__name__)
-    return _one_by_one(engine, plan, inputs, pool=pool, require_wanted=require_wanted)
+    return _one_by_one(engine, plan, inputs, require_wanted=require_wanted)
 
 
 def failure_code(error: Exception) -> str:
@@ -87,36 +85,37 @@ def _one_by_one(
     plan: Plan,
     inputs: Inputs,
     *,
-    pool: BufferPool,
     require_wanted: Callable[[], None],
 ) -> tuple[Outcome, Failures]:
     assert plan.each is not None  # noqa: S101 - a stack's plan has one (programs.stacking)
     failures: list[tuple[int, str]] = []
-    stacks: dict[str, HeldTensor] = {}
+    stacks: dict[str, Held] = {}
     device_ns = peak = 0
     try:
         for name, spec in plan.outputs.items():
-            stacks[name] = HeldTensor.allocate(spec, pool)
+            stacks[name] = engine.allocate(spec)
         for number in range(plan.items):
             require_wanted()
             try:
-                outcome = engine.run(plan.each, _Item(inputs, number))
-            except (LimitError, RevokedError):
+                outcome = engine.run(
+                    plan.each, _Item(inputs, number), require_wanted=require_wanted
+                )
+            except (LimitError, JobRefusedError, TimeLimitError):
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a kernel raises is the item's
                 failures.append((number, failure_code(error)))
                 continue
-            _put(outcome, stacks, number, pool)
+            _put(engine, outcome, stacks, number)
             device_ns += outcome.device_ns
             peak = max(peak, outcome.peak_device_bytes)
     except BaseException:
         for held in stacks.values():
-            pool.give_back(held.buffer)
+            engine.give_back(held)
         raise
     return Outcome(outputs=stacks, device_ns=device_ns, peak_device_bytes=peak), tuple(failures)
 
 
-def _put(outcome: Outcome, stacks: dict[str, HeldTensor], number: int, pool: BufferPool) -> None:
+def _put(engine: ProgramEngine, outcome: Outcome, stacks: dict[str, Held], number: int) -> None:
     for name, held in outcome.outputs.items():
         stacks[name].array()[number, ...] = held.array()
-        pool.give_back(held.buffer)
+        engine.give_back(held)

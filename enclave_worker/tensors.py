@@ -104,6 +104,9 @@ class InputTensors:
         except NotAuthenticError as error:
             raise JobNotAuthenticError(str(error)) from error
 
+    def open(self) -> None:
+        """Do nothing: segments were opened as they came."""
+
     def array(self, name: str) -> Array:
         """Return one input as a read-only array.
 

@@ -7,6 +7,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.faults.tally import (  # noqa: F401 - hooks, found by their names
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A shared runner is slow at times and that is not what a property is about. In CI the examples are

@@ -15,17 +15,17 @@ DEFAULT_URL: Final = "tcp://127.0.0.1:5700"
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
-_OPTIONS: Final = (
-    click.option(
-        "--coordinator",
-        "url",
-        default=DEFAULT_URL,
-        envvar="ENCLAVE_COORDINATOR",
-        show_default=True,
-        metavar="URL",
-        help="Where the coordinator listens.",
-    ),
-    *POLICY_OPTIONS,
+URL_OPTION: Final = click.option(
+    "--coordinator",
+    "url",
+    default=DEFAULT_URL,
+    envvar="ENCLAVE_COORDINATOR",
+    show_default=True,
+    metavar="URL",
+    help="Where the coordinator listens.",
+)
+
+KEY_OPTIONS: Final = (
     click.option(
         "--key",
         type=_FILE,
@@ -76,5 +76,5 @@ class Target(Judging):
         )
 
 
-target_options: Final = gathered("target", Target, _OPTIONS)
+target_options: Final = gathered("target", Target, (URL_OPTION, *POLICY_OPTIONS, *KEY_OPTIONS))
 """Add the connection's options; they arrive as one `target` argument."""

@@ -12,6 +12,7 @@ DISTRIBUTION: Final = "enclave-worker"
 _BELONGS_TO_AN_EXTRA: Final = frozenset({"cupy", "numpy", "tpm2_pytss", "zmq"})
 
 EXTRAS: Final[Mapping[str, str]] = {
+    "bench": "client,coordinator,worker",
     "coordinator": "coordinator",
     "demo": "client,coordinator,worker",
     "identity": "tpm",

@@ -92,6 +92,11 @@ Outputs are written only after the receipt was verified.
     help="Dearest price to accept, in micro-units per second of device time; 0 for any.",
 )
 @click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Refuse kernels that cannot promise the same bits again on the same class of device.",
+)
+@click.option(
     "--commitment",
     type=click.Choice(["tags", "sha256"]),
     default="tags",

@@ -164,6 +164,7 @@ class AsyncClient:
         durable: bool = False,
         timeout: float | None = None,
         window: int = WINDOW,
+        deterministic: bool = False,
         on_progress: Callable[[MapProgress], None] | None = None,
     ) -> AsyncIterator[AsyncJob]:
         """Submit every batch and yield the jobs, done, in order, at most `window` in flight.
@@ -172,7 +173,12 @@ class AsyncClient:
         """
         if window < 1:
             raise LocalProtocolError("a window holds at least one job")
-        options = {"parameters": parameters, "durable": durable, "timeout": timeout}
+        options = {
+            "parameters": parameters,
+            "durable": durable,
+            "timeout": timeout,
+            "deterministic": deterministic,
+        }
         flying: deque[AsyncJob] = deque()
         submitted = done = failed = 0
         source = batches if isinstance(batches, AsyncIterable) else _asynchronous(batches)

@@ -24,9 +24,11 @@ from attestation.client.mapping import WINDOW, Item, Mapper, MapProgress
 from attestation.client.numpy_tensors import Array, to_tensor
 from attestation.client.planning import GivenParameters
 from attestation.client.requests import JobSpec, choose, seal_request
+from attestation.client.tracing import JobTrace
 from attestation.client.transport import CurveKeys, DealerTransport, Transport
 from attestation.client.workers import Reason, Surroundings
 from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
+from attestation.observability.tracing import from_environment
 from attestation.policy.policy import Policy
 from attestation.programs.errors import InputMissingError
 from attestation.programs.program import Program
@@ -73,6 +75,7 @@ class Client:
         `KeyFileError` and `TransportKeysMissingError`.
         """
         self._key = ClientKey.of(key)
+        self._tracer = from_environment("enclave-client")
         self._worker_timeout = worker_timeout
         self._connection = Connection(
             self._transport(url, curve), policy=policy, key=self._key, collateral=collateral
@@ -105,7 +108,7 @@ class Client:
         """What is known of the workers at this moment."""
         return self._connection.surroundings
 
-    def submit(
+    def submit(  # noqa: PLR0913 - one per wish, each by name
         self,
         program: Program | str,
         inputs: Mapping[str, object],
@@ -116,6 +119,7 @@ class Client:
         price_limit: int = 0,
         commitment: str = CommitmentKind.TAGS,
         segment_bytes: int = limits.SEGMENT_BYTES,
+        deterministic: bool = False,
     ) -> Job:
         """Send a program (or a kernel, by name) over arrays; returns at once with a `Job`.
 
@@ -124,7 +128,8 @@ class Client:
         `PolicyUnmetError`. A durable job survives crashes of everybody but us; a streaming one
         (`durable=False`) is relayed at once and sent again if its worker is lost. Inputs of more
         than 2 MiB together are not copied: leave them alone until the job is accepted (durable)
-        or done (streaming).
+        or done (streaming). A `deterministic` job gives the same bits again on the same class of
+        device (docs/kernels.md); a program with a kernel that cannot promise that is refused.
         """
         if not inputs:
             raise InputMissingError("a job needs at least one input")
@@ -139,6 +144,7 @@ class Client:
             price_limit=price_limit,
             commitment=CommitmentKind(commitment),
             segment_bytes=segment_bytes,
+            deterministic=deterministic,
         )
         return self._submit(spec if durable else spec.with_small_arrays_copied(), timeout)
 
@@ -151,6 +157,7 @@ class Client:
         durable: bool = False,
         timeout: float | None = None,
         window: int = WINDOW,
+        deterministic: bool = False,
         on_progress: Callable[[MapProgress], None] | None = None,
     ) -> Iterator[Item]:
         """Run the program on every batch and yield the items, done, in order.
@@ -170,6 +177,7 @@ class Client:
                 durable=durable,
                 deadline_ms=_deadline_ms(timeout),
                 items=items,
+                deterministic=deterministic,
             )
             return self._submit(spec, timeout)
 
@@ -211,18 +219,22 @@ class Client:
     def close(self) -> None:
         """Disconnect. What is not done ends with `ClientClosedError`; durable jobs run on."""
         self._connection.close()
+        if self._tracer is not None:
+            self._tracer.close()
 
     def _submit(self, spec: JobSpec, timeout: float | None) -> Job:
         ready = self._connection.wait_ready(
             self._worker_timeout if timeout is None else min(timeout, self._worker_timeout)
         )
+        trace = None if self._tracer is None else JobTrace(self._tracer)
         choice = choose(spec, ready, self._max_job_bytes())
         request = seal_request(spec, choice, self._key)
         progress = Progress(
             bytes_to_send=request.record.input_bytes,
             bytes_to_receive=request.record.output_bytes_max,
         )
-        job = Job(request.job_id, progress, self._cancel)
+        make_job = Job if trace is None else trace.job
+        job = make_job(request.job_id, progress, self._cancel)
         active = Active.of(job, spec, request)
         self._connection.call(lambda _now: self._connection.engine.submit(active))
         return job

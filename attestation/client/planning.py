@@ -43,15 +43,23 @@ class _Question:
     parameters: bytes = field(repr=False)
     specs: tuple[tuple[str, TensorSpec], ...]
     items: int
+    deterministic: bool
     asked: tuple[Catalogue, Program | str, GivenParameters] = field(eq=False, repr=False)
 
     def answer(self) -> Planned:
         catalogue, named, given = self.asked
         program = named
         if isinstance(program, str):
-            program = Program.single(catalogue.signature(program))
+            program = Program.single(catalogue.signature(program), dict(self.specs))
         parameters = _by_step(program, given)
-        made = plan_job(program, catalogue, dict(self.specs), parameters, items=self.items)
+        made = plan_job(
+            program,
+            catalogue,
+            dict(self.specs),
+            parameters,
+            items=self.items,
+            deterministic=self.deterministic,
+        )
         return Planned(program=program, parameters=parameters, plan=made)
 
 
@@ -63,6 +71,7 @@ def plan(
     specs: Mapping[str, TensorSpec],
     *,
     items: int,
+    deterministic: bool = False,
 ) -> Planned:
     """Plan `program`, a kernel's name or a `Program`; raises the first `ProgramError`."""
     try:
@@ -75,6 +84,7 @@ def plan(
         parameters=encoded or b"",
         specs=tuple(specs.items()),
         items=items,
+        deterministic=deterministic,
         # A copy: the answer shall not change when the caller's mapping does.
         asked=(catalogue, program, _copy(parameters)),
     )

@@ -59,6 +59,8 @@ class JobSpec:
     segment_bytes: int = limits.SEGMENT_BYTES
     items: int = 0
     """Above 0: every array is a stack of so many, and the program runs on each (`stacking`)."""
+    deterministic: bool = False
+    """Refuse kernels that cannot promise the same bits again."""
 
     def with_small_arrays_copied(self) -> Self:
         """Return this spec on arrays of its own, if it is small enough to be sealed at once.
@@ -175,6 +177,7 @@ def _plan(
         spec.parameters,
         spec.specs,
         items=spec.items,
+        deterministic=spec.deterministic,
     )
     output_bytes = sum(
         sealed_length(output.nbytes, spec.segment_bytes) for output in planned.plan.outputs.values()
@@ -220,6 +223,7 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
         not_after_ms=spec.deadline_ms,
         price_limit=spec.price_limit,
         items=spec.items,
+        deterministic=spec.deterministic,
     )
     signed = header.to_bytes()
     request_digest = digest(Label.JOB_HEADER, signed)

@@ -11,6 +11,7 @@ from attestation.evidence.sev_snp import (
     Signer,
 )
 from attestation.evidence.sev_snp_tcb import LAYOUTS, Product
+from attestation.policy.revocation import Revocation
 from attestation.policy.section import Section
 from attestation.policy.sev_snp import (
     CSP_CHARACTERS,
@@ -18,7 +19,6 @@ from attestation.policy.sev_snp import (
     TCB_PARTS,
     VMPLS,
     HostFeature,
-    Revocation,
     SevSnpPolicy,
 )
 from attestation.policy.values import read_digest, read_hex

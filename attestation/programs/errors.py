@@ -121,3 +121,15 @@ class StackError(ProgramError):
     """The inputs are not stacks of one size. Stack every input along a first dimension."""
 
     code = "stack-invalid"
+
+
+class ExpressionError(ProgramError):
+    """An expression is not one of the language. The message names the place and what is wrong."""
+
+    code = "expression-invalid"
+
+
+class NotDeterministicError(ProgramError):
+    """A kernel cannot promise equal bits again. Choose another, or do not ask for that."""
+
+    code = "not-deterministic"

@@ -10,7 +10,9 @@ from attrs import frozen
 from attestation import limits
 from attestation.encoding.record import Codec, Record, array, boolean, item, text, word
 from attestation.errors import DecodeError
+from attestation.programs import expressions
 from attestation.programs.errors import (
+    ExpressionError,
     ParameterMissingError,
     ParameterOutOfRangeError,
     ParameterTypeError,
@@ -32,17 +34,23 @@ class ParameterKind(StrEnum):
     FLOAT = "float"
     BOOL = "bool"
     CHOICE = "choice"
+    EXPRESSION = "expression"
+    """A text in the language of `programs.expressions`, over the kernel's inputs."""
 
 
 def scalar() -> Codec:
-    """A parameter value: a 64-bit signed integer, a float, a boolean or a short text."""
+    """A parameter value: a 64-bit signed integer, a float, a boolean, a word or an expression."""
 
     def decode(value: Any) -> Scalar:
         if isinstance(value, bool | float):
             return value
         if isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX:
             return value
-        if isinstance(value, str) and len(value) <= limits.NAME_CHARACTERS:
+        # In bytes: an expression is ASCII, and what else there is must fit a text string too.
+        if (
+            isinstance(value, str)
+            and len(value.encode("utf-8", "replace")) <= limits.EXPRESSION_CHARACTERS
+        ):
             return value
         raise DecodeError("not a 64-bit number, a boolean or a short text")
 
@@ -83,7 +91,7 @@ class Parameter(Record):
         if self.default is not None:
             try:
                 self.check(self.default)
-            except (ParameterTypeError, ParameterOutOfRangeError) as error:
+            except (ParameterTypeError, ParameterOutOfRangeError, ExpressionError) as error:
                 raise DecodeError(f"the default is not allowed: {error}") from error
 
     def check(self, value: object) -> Scalar:
@@ -95,6 +103,9 @@ class Parameter(Record):
                 if value in self.choices:
                     return value
                 raise self._out_of_range(f"is not one of {', '.join(self.choices)}")
+            case ParameterKind.EXPRESSION, str():
+                expressions.parse(value)
+                return value
             case ((ParameterKind.INT | ParameterKind.FLOAT), bool()):
                 pass
             case ParameterKind.INT, int():

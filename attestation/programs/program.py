@@ -5,7 +5,7 @@ are kept in the order of their names, so that the order in which a program was p
 change its digest. The parameters live apart, since the program may be public while they are not.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final, Self, TypeAlias
 
@@ -17,6 +17,7 @@ from attestation.encoding.digests import Label, digest
 from attestation.encoding.record import Record, array, item, record, table, text
 from attestation.errors import DecodeError, ProgramError
 from attestation.identifiers import Digest
+from attestation.programs import shapes
 from attestation.programs.errors import (
     ParameterTypeError,
     ParameterUnknownError,
@@ -93,9 +94,16 @@ class Program(Record):
         )
 
     @classmethod
-    def single(cls, signature: KernelSignature) -> Self:
-        """Make the program of one step, `run`, whose inputs and outputs are the kernel's."""
-        names = [port.name for port in signature.inputs]
+    def single(cls, signature: KernelSignature, given: Container[str] = ()) -> Self:
+        """Make the program of one step, `run`, whose inputs and outputs are the kernel's.
+
+        Of the inputs that may be left out it has those that are `given`.
+        """
+        names = [
+            port.name
+            for port in signature.inputs
+            if port.name in given or not shapes.parse(port.pattern).optional
+        ]
         step = Step(id=SINGLE_STEP, kernel=signature.name, inputs={name: name for name in names})
         outputs = {port.name: f"{SINGLE_STEP}.{port.name}" for port in signature.outputs}
         return cls.of(inputs=names, steps=[step], outputs=outputs)

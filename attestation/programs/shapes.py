@@ -1,21 +1,27 @@
 """The language in which a kernel says what it takes and makes: `T[..., m, k]`.
 
-    pattern    = type "[" [ dims ] "]"
+    pattern    = type "[" [ dims ] "]" [ "?" ]
     type       = name | "complex(" name ")" | "real(" name ")"      name: type variable or dtype
     dims       = "..." { "," dim } | dim { "," dim }
-    dim        = term [ ("+" | "-") integer ]
-    term       = integer | name | "min(" operand "," operand ")"    name: symbol or int parameter
-    operand    = ( integer | name ) [ ("+" | "-") integer ]
+    dim        = sum | function "(" sum "," sum ")" [ ("+" | "-") integer ]
+    function   = "min" | "div" | "mod"                              rounded down, as in Python
+    sum        = product { ("+" | "-") product }
+    product    = factor [ "*" factor ]
+    factor     = integer | name                                     name: symbol or int parameter
 
-Reading it left to right, a name met for the first time in an input is bound to the size found
-there, and compared everywhere else. `...` stands for any number of leading dimensions and is bound
-as a whole; an output that has it too is, along them, what the kernel makes of each slice alone.
-Every size is at least one. The grammar is finite in depth on purpose: catalogues come from workers,
-so patterns are bytes from outside and `parse` raises `DecodeError` for bad ones.
+Reading it left to right, a name met for the first time in an input, alone or with an integer added,
+is bound to the size found there, and compared everywhere else. `...` stands for any number of
+leading dimensions and is bound as a whole; an output that has it too is, along them, what the
+kernel makes of each slice alone. An input with `?` may be left out; it binds no name that anything
+else needs. Every size is at least one. The grammar is finite in depth on purpose: catalogues come
+from workers, so patterns are bytes from outside and `parse` raises `DecodeError` for bad ones.
 """
 
+import itertools
+import math
+import operator
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -26,6 +32,7 @@ from attestation.errors import DecodeError
 from attestation.programs.errors import (
     DtypeMismatchError,
     EmptyTensorError,
+    RuleBrokenError,
     ShapeMismatchError,
 )
 from attestation.sealing.tensor_spec import DTYPES, TensorSpec
@@ -33,7 +40,9 @@ from attestation.sealing.tensor_spec import DTYPES, TensorSpec
 PATTERN_CHARACTERS: Final = 256
 _INTEGER_LIMIT: Final = 1 << 40
 
-_TOKEN: Final = re.compile(r" *(\.\.\.|[A-Za-z][A-Za-z0-9_]*|[0-9]{1,13}|<=|==|[\[\](),+-])", re.A)
+_TOKEN: Final = re.compile(
+    r" *(\.\.\.|[A-Za-z][A-Za-z0-9_]*|[0-9]{1,13}|<=|==|[\[\](),+*?-])", re.ASCII
+)
 _COMPLEX: Final[Mapping[str, str]] = {
     "float16": "complex64",
     "float32": "complex64",
@@ -48,6 +57,11 @@ _REAL: Final[Mapping[str, str]] = {
     "complex64": "float32",
     "complex128": "float64",
 }
+_FUNCTIONS: Final[Mapping[str, Callable[[int, int], int]]] = {
+    "min": min,
+    "div": operator.floordiv,
+    "mod": operator.mod,
+}
 CONVERSIONS: Final[Mapping[str, Mapping[str, str]]] = {"complex": _COMPLEX, "real": _REAL}
 
 
@@ -60,15 +74,24 @@ class Linear:
 
 
 @frozen
-class Smaller:
-    """`min(first, second) + offset`."""
+class Sum:
+    """Products of at most two names each, with whole factors, and an offset."""
 
-    first: Linear
-    second: Linear
+    terms: tuple[tuple[int, tuple[str, ...]], ...]
     offset: int
 
 
-Dim: TypeAlias = Linear | Smaller
+@frozen
+class Call:
+    """`function(first, second) + offset`."""
+
+    function: str
+    first: "Linear | Sum"
+    second: "Linear | Sum"
+    offset: int
+
+
+Dim: TypeAlias = Linear | Sum | Call
 
 
 @frozen
@@ -79,6 +102,7 @@ class Pattern:
     conversion: str | None
     batched: bool
     dims: tuple[Dim, ...]
+    optional: bool = False
 
 
 @frozen
@@ -92,8 +116,11 @@ class Rule:
 
 def names_in(dim: Dim) -> Iterator[str]:
     """Yield the symbols and parameters that `dim` mentions."""
-    parts = (dim,) if isinstance(dim, Linear) else (dim.first, dim.second)
-    return (part.name for part in parts if part.name is not None)
+    if isinstance(dim, Linear):
+        return iter(() if dim.name is None else (dim.name,))
+    if isinstance(dim, Sum):
+        return (name for _, names in dim.terms for name in names)
+    return itertools.chain(names_in(dim.first), names_in(dim.second))
 
 
 @lru_cache(maxsize=4096)
@@ -115,10 +142,11 @@ def parse(text: str) -> Pattern:
         while tokens.accept(","):
             dims.append(_dim(tokens))
         tokens.expect("]")
+    optional = tokens.accept("?")
     tokens.finish()
     if len(dims) > limits.TENSOR_RANK:
         raise DecodeError(f"pattern {text!r} has more than {limits.TENSOR_RANK} dimensions")
-    return Pattern(dtype=first, conversion=conversion, batched=batched, dims=tuple(dims))
+    return Pattern(first, conversion, batched, tuple(dims), optional)
 
 
 @lru_cache(maxsize=4096)
@@ -135,22 +163,46 @@ def parse_rule(text: str) -> Rule:
 
 
 def _dim(tokens: "_Tokens") -> Dim:
-    if tokens.peek() == "min":
-        tokens.name()
-        tokens.expect("(")
-        first = _operand(tokens)
-        tokens.expect(",")
-        second = _operand(tokens)
-        tokens.expect(")")
-        return Smaller(first=first, second=second, offset=_offset(tokens))
-    return _operand(tokens)
+    if tokens.peek() not in _FUNCTIONS:
+        return _sum(tokens)
+    function = tokens.name()
+    tokens.expect("(")
+    first = _sum(tokens)
+    tokens.expect(",")
+    second = _sum(tokens)
+    tokens.expect(")")
+    return Call(function, first, second, _offset(tokens))
 
 
-def _operand(tokens: "_Tokens") -> Linear:
-    number = tokens.accept_integer()
-    if number is None:
-        return Linear(name=tokens.name(), offset=_offset(tokens))
-    return Linear(name=None, offset=number + _offset(tokens))
+def _sum(tokens: "_Tokens") -> Linear | Sum:
+    terms, offset, sign = [], 0, 1
+    while True:
+        factor, names = _product(tokens)
+        if names:
+            terms.append((sign * factor, names))
+        else:
+            offset += sign * factor
+        if not (plus := tokens.accept("+")) and not tokens.accept("-"):
+            break
+        sign = 1 if plus else -1
+    if not terms:
+        return Linear(None, offset)
+    if len(terms) == 1 and terms[0][0] == 1 and len(terms[0][1]) == 1:
+        return Linear(terms[0][1][0], offset)
+    return Sum(tuple(terms), offset)
+
+
+def _product(tokens: "_Tokens") -> tuple[int, tuple[str, ...]]:
+    factor, names = 1, []
+    for _ in range(2):
+        number = tokens.accept_integer()
+        if number is None:
+            names.append(tokens.name())
+        else:
+            factor *= number
+        if not tokens.accept("*"):
+            return factor, tuple(names)
+    raise DecodeError("a product has more than two factors")
 
 
 def _offset(tokens: "_Tokens") -> int:
@@ -261,7 +313,16 @@ class Bindings:
         """Return the size that `dim` stands for; every name in it is bound."""
         if isinstance(dim, Linear):
             return (0 if dim.name is None else self.sizes[dim.name]) + dim.offset
-        return min(self.evaluate(dim.first), self.evaluate(dim.second)) + dim.offset
+        if isinstance(dim, Sum):
+            products = (factor * self._product(names) for factor, names in dim.terms)
+            return sum(products) + dim.offset
+        first, second = self.evaluate(dim.first), self.evaluate(dim.second)
+        if dim.function != "min" and second < 1:
+            raise RuleBrokenError("a size or parameter that divides another is below 1")
+        return _FUNCTIONS[dim.function](first, second) + dim.offset
+
+    def _product(self, names: tuple[str, ...]) -> int:
+        return math.prod(self.sizes[name] for name in names)
 
     def _match_dtype(self, port: str, pattern: Pattern, dtype: str) -> None:
         expected = self.dtypes.get(pattern.dtype, pattern.dtype)

@@ -10,9 +10,9 @@ from typing import Final
 
 from attrs import frozen
 
-from attestation.encoding.record import Record, array, item, record, table, text, uint
+from attestation.encoding.record import Record, array, boolean, item, record, table, text, uint
 from attestation.errors import DecodeError, TensorError
-from attestation.programs import shapes
+from attestation.programs import expressions, shapes
 from attestation.programs.errors import (
     InputMissingError,
     InputUnknownError,
@@ -41,7 +41,8 @@ class KernelSignature(Record):
     """A kernel's name and version, and the language of `shapes` filled in for it.
 
     `types` says which dtypes each type variable stands for; `rules` are comparisons over sizes and
-    parameters, such as `k <= min(n, d)`, for what patterns alone cannot say.
+    parameters, such as `k <= min(n, d)`, for what patterns alone cannot say. A `deterministic`
+    kernel gives the same bits for the same input on one class of device.
     """
 
     name: str = item(text())
@@ -54,6 +55,7 @@ class KernelSignature(Record):
     outputs: tuple[Port, ...] = item(array(record(Port), limit=_PORTS))
     parameters: tuple[Parameter, ...] = item(array(record(Parameter), limit=_PORTS), default=())
     rules: tuple[str, ...] = item(array(text(shapes.PATTERN_CHARACTERS), limit=_RULES), default=())
+    deterministic: bool = item(boolean(), default=False)
 
     def __attrs_post_init__(self) -> None:
         """Refuse, with `DecodeError`, what `infer` could not make sense of for every input."""
@@ -80,7 +82,12 @@ class KernelSignature(Record):
         )
         self._check_inputs(inputs)
         for port in self.inputs:
-            bindings.match(port.name, port.pattern, inputs[port.name])
+            if port.name in inputs:
+                bindings.match(port.name, port.pattern, inputs[port.name])
+        for parameter in self.parameters:
+            if parameter.kind is ParameterKind.EXPRESSION:
+                expression = expressions.parse(str(values[parameter.name]))
+                expression.check({name: spec.dtype for name, spec in inputs.items()})
         for rule in self.rules:
             if not bindings.holds(shapes.parse_rule(rule)):
                 raise RuleBrokenError(f"{self.name} needs {rule}")
@@ -91,9 +98,9 @@ class KernelSignature(Record):
 
     def _check_inputs(self, inputs: Mapping[str, TensorSpec]) -> None:
         names = [port.name for port in self.inputs]
-        for name in names:
-            if name not in inputs:
-                raise InputMissingError(f"{self.name} needs input {name!r}")
+        for port in self.inputs:
+            if port.name not in inputs and not shapes.parse(port.pattern).optional:
+                raise InputMissingError(f"{self.name} needs input {port.name!r}")
         for name in inputs:
             if name not in names:
                 raise InputUnknownError(
@@ -126,20 +133,24 @@ def _check_bound(signature: KernelSignature) -> None:
     for port in signature.inputs:
         pattern = shapes.parse(port.pattern)
         shapes.check_dtype(pattern, signature.types)
+        # What an input that may be missing tells, nothing else may depend on.
+        told, types = (set(known), set(typed)) if pattern.optional else (known, typed)
         if pattern.conversion is None:
-            typed.add(pattern.dtype)
-        _check_type_known(pattern, typed, signature)
+            types.add(pattern.dtype)
+        _check_type_known(pattern, types, signature)
         for dim in pattern.dims:
             if isinstance(dim, shapes.Linear):
-                _check_known(set(shapes.names_in(dim)) & others, known)
-                known.update(shapes.names_in(dim))
+                _check_known(set(shapes.names_in(dim)) & others, told)
+                told.update(shapes.names_in(dim))
             else:
-                _check_known(shapes.names_in(dim), known)
-        batched = batched or pattern.batched
+                _check_known(shapes.names_in(dim), told)
+        batched = batched or (pattern.batched and not pattern.optional)
     for port in signature.outputs:
         pattern = shapes.parse(port.pattern)
         shapes.check_dtype(pattern, signature.types)
         _check_type_known(pattern, typed, signature)
+        if pattern.optional:
+            raise DecodeError(f"output {port.name!r} cannot be left out")
         if pattern.batched and not batched:
             raise DecodeError(f"output {port.name!r} is batched, and no input is")
         for dim in pattern.dims:

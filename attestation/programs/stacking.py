@@ -15,7 +15,7 @@ from attestation import limits
 from attestation.errors import ProgramError, TensorError
 from attestation.programs import shapes
 from attestation.programs.catalogue import Catalogue
-from attestation.programs.errors import OutputTooLargeError, StackError
+from attestation.programs.errors import NotDeterministicError, OutputTooLargeError, StackError
 from attestation.programs.plan import Plan, make_plan
 from attestation.programs.program import Parameters, Program
 from attestation.sealing.tensor_spec import TensorSpec
@@ -30,11 +30,21 @@ def plan_job(
     parameters: Parameters = _NO_PARAMETERS,
     *,
     items: int,
+    deterministic: bool = False,
 ) -> Plan:
-    """Plan one run on `inputs` as they are, or with `items` above 0 one for each item of them."""
+    """Plan one run on `inputs` as they are, or with `items` above 0 one for each item of them.
+
+    Raises the first `ProgramError`; if it is to be `deterministic`, also for kernels that are not.
+    """
     if items:
-        return make_stacked_plan(program, catalogue, inputs, parameters, items=items)
-    return make_plan(program, catalogue, inputs, parameters)
+        plan = make_stacked_plan(program, catalogue, inputs, parameters, items=items)
+    else:
+        plan = make_plan(program, catalogue, inputs, parameters)
+    if deterministic:
+        for step in (plan.each or plan).steps:
+            if not step.signature.deterministic:
+                raise NotDeterministicError(f"step {step.id}: {step.signature.name} is not")
+    return plan
 
 
 def make_stacked_plan(

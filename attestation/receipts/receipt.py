@@ -47,7 +47,8 @@ _UINT32: Final = (1 << 32) - 1
 class DeviceClaims(Record):
     """What the kernels ran on, in the worker's words; its Evidence says what they are worth.
 
-    `backend` is `numpy` or `cupy`; `sm_count` 0 and an empty `cuda` mean a CPU.
+    `backend` is `numpy` or `cupy`; `sm_count` 0 and an empty `cuda` mean a CPU. A GPU has the word
+    for its confidential mode (docs/receipts.md); any but `on` means that its host reads its memory.
     """
 
     backend: str = item(text())
@@ -55,6 +56,7 @@ class DeviceClaims(Record):
     sm_count: int = item(uint(_UINT32))
     cuda: str = item(text())
     libraries: Mapping[str, str] = item(table(text(), limit=_LIBRARIES))
+    confidential_mode: str = item(text(), default="")
 
 
 @frozen(kw_only=True)

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from secrets import token_bytes
 from typing import Any, Final
 
-from attrs import frozen
-
 from attestation import limits
 from attestation.errors import DecodeError
 from attestation.evidence.nvidia_gpu import (
@@ -30,24 +28,23 @@ from attestation.evidence.nvidia_gpu import (
     certificates_from_pem,
 )
 from enclave_worker.attester.patience import AttesterFailedError, AttesterMissingError, persist
+from enclave_worker.device.confidential import (
+    ENVIRONMENT_PRODUCTION,
+    UNKNOWN_TO_DRIVER,
+    read_settings,
+)
 
 _NONCE_BYTES: Final = 32
 
 # nvml.h, nvmlReturn_t
-_NOT_SUPPORTED: Final = 3
 _NO_PERMISSION: Final = 4
 _DRIVER_NOT_LOADED: Final = 9
 _TIMEOUT: Final = 10
 _LIBRARY_NOT_FOUND: Final = 12
-_FUNCTION_NOT_FOUND: Final = 13
 _IN_USE: Final = 19
 
 _ABSENT: Final = frozenset({_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND})
-_UNKNOWN_TO_DRIVER: Final = frozenset({_NOT_SUPPORTED, _FUNCTION_NOT_FOUND})
 _PASSING: Final = frozenset({_TIMEOUT, _IN_USE})
-
-_ENVIRONMENT_PRODUCTION: Final = 2
-_PROTECTED_PCIE: Final = 1
 
 
 class NvidiaGpuAttester:
@@ -94,7 +91,7 @@ class NvidiaGpuAttester:
                 if self._nvml.nvmlSystemGetConfComputeGpusReadyState():
                     return False
             except self._nvml.NVMLError as error:
-                if error.value not in _UNKNOWN_TO_DRIVER:
+                if error.value not in UNKNOWN_TO_DRIVER:
                     raise
                 return False
             self._nvml.nvmlSystemSetConfComputeGpusReadyState(
@@ -124,44 +121,22 @@ class NvidiaGpuAttester:
         return device
 
     def _require_confidential(self) -> ConfidentialState:
-        settings = self._settings()
-        confidential = (
-            settings.ccFeature == self._nvml.NVML_CC_SYSTEM_FEATURE_ENABLED
-            or settings.multiGpuMode == _PROTECTED_PCIE
-        )
-        if not confidential:
+        settings = read_settings(self._nvml)
+        if settings is None:
+            raise AttesterMissingError("the driver knows no confidential mode")
+        if not settings.enabled:
             raise AttesterMissingError(
                 "confidential computing mode is off: the host's owner turns it on, "
                 "for instance with gpu-admin-tools"
             )
-        if settings.devToolsMode != self._nvml.NVML_CC_SYSTEM_DEVTOOLS_MODE_OFF:
+        if settings.developer_tools != self._nvml.NVML_CC_SYSTEM_DEVTOOLS_MODE_OFF:
             raise AttesterMissingError(
                 "developer tools mode is on, in which debuggers read the GPU's memory: "
                 "the host's owner turns it off"
             )
-        if settings.environment != _ENVIRONMENT_PRODUCTION:
+        if settings.environment != ENVIRONMENT_PRODUCTION:
             raise AttesterMissingError("the GPUs' environment is simulated, not production")
         return ConfidentialState(enabled=True, developer_tools=False)
-
-    def _settings(self) -> Any:
-        try:
-            return _settings(self._nvml)
-        except self._nvml.NVMLError as error:
-            if error.value not in _UNKNOWN_TO_DRIVER:
-                raise
-        # Drivers before R555 know the older call, and no mode for several GPUs.
-        try:
-            state = self._nvml.nvmlSystemGetConfComputeState()
-        except self._nvml.NVMLError as error:
-            if error.value not in _UNKNOWN_TO_DRIVER:
-                raise
-            raise AttesterMissingError("the driver knows no confidential mode") from error
-        return _Settings(
-            environment=state.environment,
-            ccFeature=state.ccFeature,
-            devToolsMode=state.devToolsMode,
-            multiGpuMode=0,
-        )
 
     def _passes(self, error: Exception) -> bool:
         return isinstance(error, self._nvml.NVMLError) and error.value in _PASSING
@@ -177,25 +152,6 @@ class NvidiaGpuAttester:
             if error.value == _NO_PERMISSION:
                 advice = "; as root: nvidia-smi conf-compute -srs 1"
             raise AttesterFailedError(f"NVML: {error}{advice}") from error
-
-
-@frozen(kw_only=True)
-class _Settings:
-    """Named like the fields of NVML's structure."""
-
-    environment: int
-    ccFeature: int  # noqa: N815
-    devToolsMode: int  # noqa: N815
-    multiGpuMode: int  # noqa: N815
-
-
-def _settings(nvml: Any) -> Any:
-    settings = nvml.c_nvmlSystemConfComputeSettings_v1_t()
-    # Alone among its kind this function hands over NVML's code instead of raising it.
-    code = nvml.nvmlSystemGetConfComputeSettings(settings)
-    if code != nvml.NVML_SUCCESS:
-        raise nvml.NVMLError(code)
-    return settings
 
 
 def _library() -> Any:

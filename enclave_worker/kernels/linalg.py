@@ -10,9 +10,19 @@ import numpy as np
 
 from enclave_worker.errors import NotConvergedError, NotFiniteError
 from enclave_worker.kernels.blocks import COMPLEX, EXACT_FLOATS, FLOATS, working_dtype
-from enclave_worker.kernels.spec import Array, Arrays, Namespace, Values, integer, kernel, number
+from enclave_worker.kernels.spec import (
+    Array,
+    Arrays,
+    Namespace,
+    Values,
+    deterministic,
+    integer,
+    kernel,
+    number,
+)
 
 
+@deterministic
 @kernel(
     "linalg.matmul",
     summary="Matrix product c = a·b of each pair in the batch; half precision sums in single.",
@@ -31,6 +41,7 @@ def matmul(xp: Namespace, inputs: Arrays, _parameters: Values, out: Arrays) -> A
     return {"c": xp.matmul(a, b)}
 
 
+@deterministic
 @kernel(
     "linalg.svd",
     summary="Thin singular value decomposition a = u·diag(s)·vh, with signs fixed.",
@@ -44,6 +55,7 @@ def svd(xp: Namespace, inputs: Arrays, _parameters: Values, _out: Arrays) -> Arr
     return {"u": u, "s": s, "vh": vh}
 
 
+@deterministic
 @kernel(
     "linalg.pca",
     summary="Principal components of rows x: scores, components, column means, variances.",
@@ -71,6 +83,7 @@ def pca(xp: Namespace, inputs: Arrays, parameters: Values, _out: Arrays) -> Arra
     }
 
 
+@deterministic
 @kernel(
     "linalg.project",
     summary="Scores of rows x on given components: (x - mean)·componentsᵀ, as after linalg.pca.",
@@ -84,6 +97,7 @@ def project(xp: Namespace, inputs: Arrays, _parameters: Values, out: Arrays) -> 
     return {"scores": xp.matmul(centred, inputs["components"].T, out=out.get("scores"))}
 
 
+@deterministic
 @kernel(
     "linalg.lstsq",
     summary="Least squares x of smallest norm that minimises |a·x - b|, and the rank of a.",

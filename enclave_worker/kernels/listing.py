@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from attestation.programs import shapes
 from attestation.programs.catalogue import Catalogue, CatalogueEntry
 from attestation.programs.parameters import Parameter, ParameterKind
 from attestation.programs.signature import KernelSignature, Port
@@ -23,7 +24,10 @@ def entry_document(entry: CatalogueEntry) -> dict[str, Any]:
 
 def call(signature: KernelSignature) -> str:
     """Return the kernel as a call: `linalg.pca(x, k=) -> scores, components, mean, variance`."""
-    arguments = [port.name for port in signature.inputs]
+    arguments = [
+        f"{port.name}?" if shapes.parse(port.pattern).optional else port.name
+        for port in signature.inputs
+    ]
     arguments += [f"{p.name}={_value(p.default)}" for p in signature.parameters]
     outputs = ", ".join(port.name for port in signature.outputs)
     return f"{signature.name}({', '.join(arguments)}) -> {outputs}"
@@ -31,7 +35,8 @@ def call(signature: KernelSignature) -> str:
 
 def command(signature: KernelSignature) -> str:
     """Return a command line that runs the kernel on files named like its inputs."""
-    inputs = " ".join(f"-i {port.name}={port.name}.npy" for port in signature.inputs)
+    needed_ports = [p for p in signature.inputs if not shapes.parse(p.pattern).optional]
+    inputs = " ".join(f"-i {port.name}={port.name}.npy" for port in needed_ports)
     needed = [p for p in signature.parameters if p.default is None]
     parameters = "".join(f" -p {p.name}={_example(p)}" for p in needed)
     return f"enclave submit {signature.name} {inputs}{parameters} -o results"
@@ -51,6 +56,7 @@ def details(entry: CatalogueEntry) -> str:
         *_section("types", _types(signature.types)),
         *_section("parameters", (parameter_line(p) for p in signature.parameters)),
         *_section("rules", signature.rules),
+        f"equal bits     {_promise(signature)}",
         f"source digest  {entry.source_digest.hex()}",
         "",
         "Example:",
@@ -94,6 +100,7 @@ def _markdown(signature: KernelSignature) -> str:
         *(f"- type `{line}`" for line in _types(signature.types)),
         *(f"- parameter {parameter_line(p)}" for p in signature.parameters),
         *(f"- rule `{rule}`" for rule in signature.rules),
+        *([] if signature.deterministic else [f"- equal bits: {_promise(signature)}"]),
         "",
     ]
     return "\n".join(lines)
@@ -102,6 +109,10 @@ def _markdown(signature: KernelSignature) -> str:
 def _section(title: str, lines: Iterable[str]) -> list[str]:
     body = [f"  {line}" for line in lines]
     return [title, *body, ""] if body else []
+
+
+def _promise(signature: KernelSignature) -> str:
+    return "promised on one class of device" if signature.deterministic else "not promised"
 
 
 def _port(port: Port) -> str:
@@ -119,6 +130,8 @@ def _value(value: object) -> str:
 
 
 def _example(parameter: Parameter) -> str:
+    if parameter.kind is ParameterKind.EXPRESSION:
+        return "a"
     if parameter.kind is ParameterKind.INT:
         return str(max(2, parameter.minimum or 0))
     return str(parameter.choices[0] if parameter.choices else parameter.minimum or 1)

@@ -1,7 +1,9 @@
 """Learning from rows: clusters and logistic regression, in double precision, in blocks of rows.
 
-Both are deterministic: draws come from `draws.uniform`, sums go through matrix products in a fixed
-order (scattered additions on a GPU would come in any), and ties go to the lower index.
+Draws come from `draws.uniform`, sums go through matrix products in a fixed order (scattered
+additions on a GPU would come in any), and ties go to the lower index. Only the seeding of
+`ml.kmeans` cannot promise equal bits: it looks a draw up among running sums, and CUB adds those in
+the order in which blocks finish.
 """
 
 import numpy as np
@@ -14,7 +16,16 @@ from enclave_worker.errors import (
 )
 from enclave_worker.kernels.blocks import EXACT_FLOATS, MATRIX_BYTES, spans
 from enclave_worker.kernels.draws import uniform
-from enclave_worker.kernels.spec import Array, Arrays, Namespace, Values, integer, kernel, number
+from enclave_worker.kernels.spec import (
+    Array,
+    Arrays,
+    Namespace,
+    Values,
+    deterministic,
+    integer,
+    kernel,
+    number,
+)
 
 LABELS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
@@ -61,6 +72,7 @@ def kmeans(xp: Namespace, inputs: Arrays, parameters: Values, _out: Arrays) -> A
     }
 
 
+@deterministic
 @kernel(
     "ml.logistic_fit",
     summary="Logistic regression of labels 0 and 1 on rows x, by Newton's method.",
@@ -104,6 +116,7 @@ def logistic_fit(xp: Namespace, inputs: Arrays, parameters: Values, _out: Arrays
     raise NotConvergedError("logistic regression did not settle; raise l2 or the iterations")
 
 
+@deterministic
 @kernel(
     "ml.logistic_predict",
     summary="Probability of label 1 for rows x, and whether it reaches the threshold.",
@@ -123,6 +136,7 @@ def logistic_predict(xp: Namespace, inputs: Arrays, parameters: Values, _out: Ar
     }
 
 
+@deterministic
 @kernel(
     "ml.accuracy",
     summary="The part of predicted labels that equal the true ones.",

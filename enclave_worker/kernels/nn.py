@@ -19,12 +19,14 @@ from enclave_worker.kernels.spec import (
     Namespace,
     Values,
     choice,
+    deterministic,
     flag,
     kernel,
     number,
 )
 
 
+@deterministic
 @kernel(
     "nn.affine",
     summary="y = scale·x + shift for every element.",
@@ -46,6 +48,7 @@ def affine(xp: Namespace, inputs: Arrays, parameters: Values, out: Arrays) -> Ar
     return {"y": elementwise(xp, block, inputs["x"], out, "y")}
 
 
+@deterministic
 @kernel(
     "nn.softmax",
     summary="exp(x) over its sum along the last axis; a row with NaN or +infinity becomes NaN.",
@@ -58,6 +61,7 @@ def softmax(xp: Namespace, inputs: Arrays, _parameters: Values, out: Arrays) -> 
     return {"y": rowwise(xp, lambda x: _softmax(xp, x), inputs["x"], out, "y")}
 
 
+@deterministic
 @kernel(
     "nn.gelu",
     summary="x·Φ(x): exact to rounding, or the tanh approximation.",
@@ -82,6 +86,7 @@ def gelu(xp: Namespace, inputs: Arrays, parameters: Values, out: Arrays) -> Arra
     return {"y": elementwise(xp, block, inputs["x"], out, "y")}
 
 
+@deterministic
 @kernel(
     "nn.layernorm",
     summary="Rows to mean 0 and variance 1, then times gamma plus beta.",
@@ -105,6 +110,7 @@ def layernorm(xp: Namespace, inputs: Arrays, parameters: Values, out: Arrays) ->
     return {"y": rowwise(xp, block, inputs["x"], out, "y")}
 
 
+@deterministic
 @kernel(
     "nn.attention",
     summary="softmax(scale·q·kᵀ)·v; causal: query i sees keys 0 to i.",

@@ -9,78 +9,80 @@ compare them over every dtype; docs/kernels.md has the tolerances. Nothing in a 
 import cmath
 import hashlib
 import math
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
+from enclave_worker.kernels.reference_expression import expression_map
+from enclave_worker.kernels.reference_linalg import (
+    cholesky,
+    eigh,
+    lstsq,
+    matmul,
+    pca,
+    project,
+    qr,
+    solve,
+    svd,
+)
+
 Arrays = dict[str, np.ndarray[Any, Any]]
 Array = np.ndarray[Any, Any]
 
 
-# -- linalg ---------------------------------------------------------------------------------------
+# -- convert --------------------------------------------------------------------------------------
 
 
-def matmul(a: Array, b: Array) -> Arrays:
-    """Sum over k of a[i, k] * b[k, j], for each matrix of the batch, in exact or double numbers."""
-    wide = _wide(a)
-    c = np.zeros((*a.shape[:-1], b.shape[-1]), dtype=wide)
-    for i in range(a.shape[-2]):
-        for j in range(b.shape[-1]):
-            c[..., i, j] = (a[..., i, :].astype(wide) * b[..., :, j].astype(wide)).sum(axis=-1)
-    return {"c": c.astype(a.dtype)}
+def from_bfloat16(bits: Array) -> Arrays:
+    """A bfloat16 is the upper half of a float32."""
+    numbers = [struct.unpack(">f", struct.pack(">HH", int(b), 0))[0] for b in bits.flat]
+    return {"y": np.array(numbers, dtype=np.float32).reshape(bits.shape)}
 
 
-def svd(a: Array) -> Arrays:
-    """Eigenvectors of aᴴa are the right singular vectors; u follows from a·v = s·u."""
-    wide: Array = a.astype(_wide(a))
-    rank = min(a.shape)
-    values, vectors = np.linalg.eigh(wide.conj().T @ wide)
-    order = np.argsort(values)[::-1][:rank]
-    v = vectors[:, order]
-    for column in range(rank):
-        v[:, column] /= _phase(v[:, column])
-    product = wide @ v
-    s = np.array([math.sqrt((abs(product[:, i]) ** 2).sum()) for i in range(rank)])
-    return {
-        "u": (product / s).astype(a.dtype),
-        "s": s.astype(a.real.dtype),
-        "vh": v.conj().T.astype(a.dtype),
-    }
+def to_bfloat16(x: Array) -> Arrays:
+    """Of the two neighbours, the nearer one; of two equally near ones, the even one."""
+
+    def nearest(value: float) -> int:
+        low: int = struct.unpack(">I", struct.pack(">f", value))[0] >> 16
+        if math.isnan(value) or math.isinf(value):
+            return low | (0x40 if math.isnan(value) else 0)
+        below, above = (struct.unpack(">f", struct.pack(">HH", b, 0))[0] for b in (low, low + 1))
+        if math.isinf(above):
+            above = math.copysign(2.0**128, value)
+        closer = float(abs(value - below) - abs(above - value))
+        return low + (1 if closer > 0 or (closer == 0 and low % 2 == 1) else 0)
+
+    return {"bits": np.array([nearest(float(v)) for v in x.flat], np.uint16).reshape(x.shape)}
 
 
-def pca(x: Array, k: int) -> Arrays:
-    """The k leading eigenvectors of the covariance matrix, and the rows projected on them."""
-    wide: Array = x.astype(np.float64)
-    mean = np.array([math.fsum(column) / len(column) for column in wide.T])
-    centred = wide - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred / (len(x) - 1))
-    components = vectors[:, np.argsort(values)[::-1][:k]].T
-    components = np.array([row / _phase(row) for row in components])
-    return {
-        "scores": (centred @ components.T).astype(x.dtype),
-        "components": components.astype(x.dtype),
-        "mean": mean.astype(x.dtype),
-        "variance": np.sort(values)[::-1][:k].astype(x.dtype),
-    }
+# -- quant ----------------------------------------------------------------------------------------
 
 
-def project(x: Array, mean: Array, components: Array) -> Arrays:
-    """(x - mean) · componentsᵀ."""
-    centred = x.astype(np.float64) - mean.astype(np.float64)
-    scores = np.array(
-        [[math.fsum(row * axis) for axis in components.astype(np.float64)] for row in centred]
+def quant_matmul_int32(a: Array, b: Array) -> Arrays:
+    """The sum of products, in 64 bits."""
+    return {"c": matmul(a.astype(np.int64), b.astype(np.int64))["c"].astype(np.int32)}
+
+
+def quant_matmul(a: Array, b: Array, a_scale: Array, b_scale: Array) -> Arrays:
+    """The integer product times both scales."""
+    exact = quant_matmul_int32(a, b)["c"].astype(np.float64)
+    scaled = (
+        exact * a_scale.astype(np.float64)[..., None] * b_scale.astype(np.float64)[..., None, :]
     )
-    return {"scores": scores.astype(x.dtype)}
+    return {"c": scaled.astype(np.float32)}
 
 
-def lstsq(a: Array, b: Array, tolerance: float) -> Arrays:
-    """The Moore-Penrose inverse of a, times b; for matrices of full column rank the normal one."""
-    wide: Array = a.astype(_wide(a))
-    tolerance = tolerance or max(a.shape) * float(np.finfo(a.dtype).eps)
-    x = np.linalg.pinv(wide, rcond=tolerance) @ b.astype(wide.dtype)
-    rank = np.linalg.matrix_rank(wide, rtol=tolerance)
-    return {"x": x.astype(a.dtype), "rank": np.array(rank, dtype=np.int64)}
+def quantize(x: Array) -> Arrays:
+    """Row by row: the largest size over 127 is the scale; Python rounds halves to even."""
+    q, scale = np.zeros(x.shape, np.int8), np.zeros(x.shape[:-1], np.float32)
+    for index in np.ndindex(x.shape[:-1]):
+        scale[index] = max(abs(float(value)) for value in x[index]) / 127
+        if scale[index] > 0:
+            whole = [round(float(value) / float(scale[index])) for value in x[index]]
+            q[index] = [max(-127, min(127, value)) for value in whole]
+    return {"q": q, "scale": scale}
 
 
 # -- stats ----------------------------------------------------------------------------------------
@@ -165,6 +167,27 @@ def gelu(x: Array, approximate: str) -> Arrays:
 
     function = exact if approximate == "none" else tanh
     return {"y": np.array([function(float(v)) for v in x.flat]).reshape(x.shape).astype(x.dtype)}
+
+
+def conv2d(
+    x: Array, weight: Array, stride: int, padding: int, groups: int, bias: Array | None = None
+) -> Arrays:
+    """Each output is the sum of one filter over one window of the image, zeros around it."""
+    border = [(0, 0)] * (x.ndim - 2) + [(padding, padding)] * 2
+    wide = np.pad(x.astype(np.float64), border)
+    count, depth, down, across = weight.shape
+    rows, columns = (
+        (size - reach) // stride + 1
+        for size, reach in zip(wide.shape[-2:], (down, across), strict=True)
+    )
+    y = np.empty((*x.shape[:-3], count, rows, columns))
+    for index in np.ndindex(y.shape):
+        channel, top, left = index[-3], index[-2] * stride, index[-1] * stride
+        first = channel // (count // groups) * depth
+        window = wide[index[:-3]][first : first + depth, top : top + down, left : left + across]
+        total = math.fsum((window * weight[channel].astype(np.float64)).flat)
+        y[index] = total + (0.0 if bias is None else float(bias[channel]))
+    return {"y": y.astype(x.dtype)}
 
 
 def layernorm(x: Array, gamma: Array, beta: Array, epsilon: float) -> Arrays:
@@ -299,24 +322,18 @@ def _sigmoid(values: Array) -> Array:
     return np.array([1 / (1 + math.exp(-v)) if v > -700 else math.exp(v) for v in values])
 
 
-def _wide(array: Array) -> Any:
-    if array.dtype.kind in "iub":
-        return np.int64
-    return np.complex128 if array.dtype.kind == "c" else np.float64
-
-
-def _phase(vector: Array) -> Any:
-    """The sign or phase of the first entry that is within one percent of the largest."""
-    sizes = [abs(value) for value in vector]
-    leader = next(v for v, size in zip(vector, sizes, strict=True) if size >= 0.99 * max(sizes))
-    return leader / abs(leader)
-
-
 REFERENCES: Final[Mapping[str, Callable[..., Arrays]]] = {
+    "convert.from_bfloat16": from_bfloat16,
+    "convert.to_bfloat16": to_bfloat16,
+    "expr.map": expression_map,
+    "linalg.cholesky": cholesky,
+    "linalg.eigh": eigh,
     "linalg.lstsq": lstsq,
     "linalg.matmul": matmul,
     "linalg.pca": pca,
     "linalg.project": project,
+    "linalg.qr": qr,
+    "linalg.solve": solve,
     "linalg.svd": svd,
     "ml.accuracy": accuracy,
     "ml.kmeans": kmeans,
@@ -324,9 +341,13 @@ REFERENCES: Final[Mapping[str, Callable[..., Arrays]]] = {
     "ml.logistic_predict": logistic_predict,
     "nn.affine": affine,
     "nn.attention": attention,
+    "nn.conv2d": conv2d,
     "nn.gelu": gelu,
     "nn.layernorm": layernorm,
     "nn.softmax": softmax,
+    "quant.matmul": quant_matmul,
+    "quant.matmul_int32": quant_matmul_int32,
+    "quant.quantize": quantize,
     "signal.fft": fft,
     "stats.describe": describe,
     "stats.histogram": histogram,

@@ -6,9 +6,10 @@ registry: a worker that left one out silently would announce another catalogue t
 """
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Final, Self
 
@@ -20,8 +21,15 @@ from enclave_worker.kernels.spec import Kernel
 
 GROUP: Final = "enclave_worker.kernels"
 BUILT_IN: Final = tuple(
-    f"enclave_worker.kernels.{subject}" for subject in ("linalg", "ml", "nn", "signal", "stats")
+    f"enclave_worker.kernels.{subject}"
+    for subject in (
+        *("conv", "convert", "expression", "linalg", "linalg_batched", "ml", "nn", "quant"),
+        *("signal", "stats"),
+    )
 )
+
+OPTIONAL: Final[Mapping[str, str]] = {"enclave_worker.kernels.onnx": "onnxruntime"}
+"""Ours that need a library of an extra: they are there where the library is."""
 
 
 class Registry:
@@ -35,9 +43,10 @@ class Registry:
 
     @classmethod
     def installed(cls) -> Self:
-        """Return the built-in kernels and those of every installed package."""
+        """Return the built-in kernels, those of extras that are here, and those of packages."""
         added = sorted(point.value for point in entry_points(group=GROUP))
-        return cls([*BUILT_IN, *added])
+        optional = [module for module, needed in OPTIONAL.items() if find_spec(needed)]
+        return cls([*BUILT_IN, *optional, *added])
 
     def __iter__(self) -> Iterator[Kernel]:
         return iter(sorted(self._kernels.values(), key=lambda kernel: kernel.name))

@@ -1,7 +1,14 @@
-"""Signal kernels."""
+"""Signal kernels. cuFFT documents no equal bits from run to run, so none are promised."""
 
 from enclave_worker.kernels.blocks import COMPLEX, EXACT_FLOATS
-from enclave_worker.kernels.spec import Arrays, Namespace, Values, choice, flag, kernel
+from enclave_worker.kernels.spec import (
+    Arrays,
+    Namespace,
+    Values,
+    choice,
+    flag,
+    kernel,
+)
 
 
 @kernel(

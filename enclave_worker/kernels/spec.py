@@ -12,7 +12,8 @@
         return {"y": xp.clip(inputs["x"], parameters["low"], parameters["high"])}
 
 The function gets `xp`, which is the module `numpy` or `cupy`; arrays that fit the declared
-patterns; every parameter, defaults filled in; and `out`, the output buffers of the caller, empty
+patterns, those of patterns with `?` only if they were given; every parameter, defaults filled in;
+and `out`, the output buffers of the caller, empty
 when it has none. Writing into them saves a pass over fresh memory, which costs more than most
 elementwise arithmetic; a kernel that ignores them is correct too, `Kernel.run` then copies.
 """
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from attestation.programs.parameters import Parameter, ParameterKind, Scalar
 from attestation.programs.signature import KernelSignature, Port
@@ -142,6 +143,16 @@ def kernel(
     return lambda function: Kernel(signature=signature, function=function)
 
 
+def deterministic(promised: Kernel) -> Kernel:
+    """Promise that the kernel gives the same bits again for the same input on one device class.
+
+    Written above `@kernel`; what is not promised is refused to jobs that ask for it. The promise
+    needs a fixed order of every floating-point sum: no float atomics, no choice of algorithm by
+    timing, and draws from `draws.uniform` only.
+    """
+    return evolve(promised, signature=evolve(promised.signature, deterministic=True))
+
+
 def spec_of(array: Array) -> TensorSpec:
     """Return the dtype and shape of an array; raises `TensorError` when no job could carry it."""
     return TensorSpec(dtype=array.dtype.name, shape=tuple(array.shape))
@@ -191,6 +202,11 @@ def number(
 def flag(name: str, summary: str = "", *, default: bool = False) -> Parameter:
     """Declare a yes or no."""
     return Parameter(name=name, kind=ParameterKind.BOOL, default=default, summary=summary)
+
+
+def expression(name: str, summary: str = "") -> Parameter:
+    """Declare a text in the language of `attestation.programs.expressions`, over the inputs."""
+    return Parameter(name=name, kind=ParameterKind.EXPRESSION, summary=summary)
 
 
 def choice(name: str, summary: str = "", *, choices: tuple[str, ...]) -> Parameter:

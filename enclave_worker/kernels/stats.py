@@ -10,6 +10,7 @@ from enclave_worker.kernels.spec import (
     Namespace,
     Values,
     choice,
+    deterministic,
     integer,
     kernel,
     number,
@@ -20,6 +21,7 @@ NUMBERS = (*FLOATS, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint3
 _DDOF = integer("ddof", "divide by n - ddof", default=0, minimum=0, maximum=1)
 
 
+@deterministic
 @kernel(
     "stats.describe",
     summary="Mean, deviation, extremes and quartiles of each column.",
@@ -58,6 +60,7 @@ def describe(xp: Namespace, inputs: Arrays, parameters: Values, _out: Arrays) ->
     }
 
 
+@deterministic
 @kernel(
     "stats.histogram",
     summary="Counts of x in equal bins; each but the last excludes its upper edge.",
@@ -96,6 +99,7 @@ def histogram(xp: Namespace, inputs: Arrays, parameters: Values, _out: Arrays) -
     return {"counts": counts, "edges": edges}
 
 
+@deterministic
 @kernel(
     "stats.standardize",
     summary="Columns to mean 0 and deviation 1; a constant column becomes 0 with scale 1.",
@@ -118,6 +122,7 @@ def standardize(xp: Namespace, inputs: Arrays, parameters: Values, out: Arrays) 
     return {"z": _rescale(xp, x, mean, scale, out), "mean": mean, "scale": scale}
 
 
+@deterministic
 @kernel(
     "stats.rescale",
     summary="z = (x - mean) / scale by column: new rows on the scale of stats.standardize.",

@@ -37,6 +37,7 @@ PLANTS = [
     ("audit", "attestation.appraisal.planted", "import numpy"),
     ("sockets", "attestation.client.planted", "import zmq"),
     ("sockets", "coordinator.core.planted", "from zmq import Context"),
+    ("tracing", "attestation.client.planted", "import opentelemetry"),
     ("xml", "attestation.appraisal.planted", "from lxml import etree"),
     ("arrays", "attestation.sealing.planted", "import numpy as np"),
     ("devices", "enclave_worker.planted", "import cupy"),

@@ -52,6 +52,7 @@ COORDINATOR_MAY_LOAD = (
     "attestation.identifiers",
     "attestation.limits",
     "attestation.logging",
+    "attestation.observability",
     "attestation.receipts.merkle",
     "attestation.wire.control",
     "attestation.wire.frames",

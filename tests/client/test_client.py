@@ -21,6 +21,7 @@ from attestation.client.jobs import Job
 from attestation.errors import LocalProtocolError
 from attestation.policy.policy import Policy
 from attestation.programs.builder import ProgramBuilder
+from attestation.programs.errors import NotDeterministicError
 from attestation.wire.frames import Kind
 from tests.client.conftest import Connect
 from tests.client.honest import HonestCoordinator, InMemoryClient
@@ -40,6 +41,18 @@ def test_a_job_is_a_future_that_the_standard_library_can_wait_for(connect: Conne
     assert (len(done), len(left)) == (3, 0)
     assert all(job.result()["y"].shape == (4, 3) for job in jobs)
     assert all(job.exception() is None for job in jobs)
+
+
+def test_equal_bits_are_asked_for_in_what_is_signed_or_refused_before_anything_is_sent(
+    connect: Connect,
+) -> None:
+    client = connect(HonestCoordinator())
+    job = client.submit("nn.softmax", {"x": X}, deterministic=True)
+    assert job.result(SECONDS)["y"].shape == (4, 3)
+    with pytest.raises(NotDeterministicError):
+        client.submit("ml.kmeans", {"x": X}, parameters={"k": 2}, deterministic=True)
+    with pytest.raises(NotDeterministicError):
+        list(client.map("ml.kmeans", [{"x": X}], parameters={"k": 2}, deterministic=True))
 
 
 def test_nothing_is_claimed_about_a_job_that_is_not_done(connect: Connect) -> None:

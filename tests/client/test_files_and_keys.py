@@ -2,7 +2,9 @@
 
 import io
 import os
+import resource
 import stat
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,24 @@ def test_files_of_something_else_are_refused(tmp_path: Path, name: str, data: by
     (tmp_path / name).write_bytes(data)
     with pytest.raises(TensorFileError):
         load(name if name == "-" else str(tmp_path / name), data)
+
+
+@pytest.mark.parametrize("elements", [1 << 40, 1 << 60])
+@pytest.mark.parametrize("place", ["x.npy", "x.npz:x", "-"])
+def test_a_shape_of_two_to_the_fortieth_in_a_small_file_reserves_nothing(
+    tmp_path: Path, place: str, elements: int
+) -> None:
+    described = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({elements},), }}\n".encode()
+    data = b"\x93NUMPY\x01\x00" + len(described).to_bytes(2, "little") + described
+    assert len(data) <= 100
+    (tmp_path / "x.npy").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TensorFileError) as refused:
+        load(place if place == "-" else str(tmp_path / place), data)
+    assert refused.value.code == "tensor-file"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10, "KiB"
 
 
 def test_missing_files_and_names_are_refused(tmp_path: Path) -> None:

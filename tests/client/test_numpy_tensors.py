@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from attestation.client.numpy_tensors import TensorDtypeError, allocate, as_bytes, to_tensor
 from attestation.errors import TensorError
-from attestation.sealing.tensor_spec import DTYPES
+from attestation.sealing.tensor_spec import DTYPES, TensorTooLargeError
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -68,6 +68,15 @@ def test_scalars_and_empty_arrays_are_tensors_too(array: object) -> None:
 def test_lists_of_numbers_become_arrays() -> None:
     spec, _ = to_tensor("x", [[1, 2], [3, 4]])
     assert (spec.dtype, spec.shape) == ("int64", (2, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_a_view_of_two_to_the_fortieth_elements_is_too_large(dtype: str) -> None:
+    """It takes no memory; its copy in the format's layout would take all there is."""
+    view = np.broadcast_to(np.zeros((), dtype), (1 << 40,))
+    with pytest.raises(TensorTooLargeError) as refused:
+        to_tensor("x", view)
+    assert refused.value.code == "tensor-too-large"
 
 
 def test_too_many_dimensions_are_refused() -> None:

@@ -7,6 +7,7 @@ written, nothing leaves before its commit.
 
 from collections import deque
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -26,6 +27,7 @@ from attestation.wire.control import (
     WorkerWelcome,
 )
 from attestation.wire.frames import Header, Kind
+from coordinator.body_log import BodyLog
 from coordinator.core import events
 from coordinator.core import instructions as do
 from coordinator.core.core import Core
@@ -42,7 +44,8 @@ class SimulatedBroker:
 
     def __init__(self, rules: Rules | None = None) -> None:
         self.rules = rules or Rules()
-        self.store = Store(Path(":memory:"))
+        self._bodies = TemporaryDirectory()
+        self.store = Store(Path(":memory:"), BodyLog(Path(self._bodies.name)), row_bytes=64)
         self.files: dict[do.SpoolFile, list[bytes]] = {}
         self.sealed: set[do.SpoolFile] = set()
         self.inboxes: dict[do.PeerKey, deque[Received]] = {}

@@ -271,17 +271,17 @@ def test_what_was_accepted_survives_kill_9(tmp_path: Path, stack: ExitStack) -> 
             while len(done) < len(jobs):
                 # What it was given before the crash and forgot comes again with the next attempt.
                 worker.heartbeat()
-                message = worker.receive(timeout_ms=50)
-                if message is not None and message[0].kind is Kind.ASSIGN:
-                    assigned = message[0]
-                    worker.send(
-                        Header(Kind.RESULT, assigned.job_id, assigned.attempt), b"again", b"r"
-                    )
-                message = client.receive(timeout_ms=50)
-                if message is not None and message[0].kind is Kind.RESULT:
-                    assert message[0].job_id not in done
-                    done[message[0].job_id] = message[1][0]
-                    client.send(Header(Kind.RESULT_ACK, message[0].job_id))
+                while (message := worker.receive(timeout_ms=20)) is not None:
+                    given, _ = message
+                    if given.kind is Kind.ASSIGN:
+                        again = Header(Kind.RESULT, given.job_id, given.attempt)
+                        worker.send(again, b"again", b"r")
+                while (message := client.receive(timeout_ms=20)) is not None:
+                    came, frames = message
+                    if came.kind is Kind.RESULT:
+                        assert came.job_id not in done
+                        done[came.job_id] = frames[0]
+                        client.send(Header(Kind.RESULT_ACK, came.job_id))
             assert done[header.job_id] == b"kept"
     finally:
         second.popen.terminate()

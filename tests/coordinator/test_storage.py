@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from attestation.errors import DecodeError, LimitError
 from attestation.wire.control import RefusalCode
+from coordinator.body_log import BodyLog
 from coordinator.cli import coordinator
 from coordinator.core import instructions as do
 from coordinator.core.lengths import MAX_RUNS, Cursor, SegmentLengths
@@ -54,9 +55,13 @@ def result(attempt: int, worker: bytes = WORKER, *, spooled: bool = False) -> do
     )
 
 
+def open_store(directory: Path) -> Store:
+    return Store(directory / "jobs.sqlite", BodyLog(directory / "bodies"))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "jobs.sqlite")
+    return open_store(tmp_path)
 
 
 # -- the address ----------------------------------------------------------------------------------
@@ -136,19 +141,19 @@ def test_keygen_writes_a_pair_once(tmp_path: Path) -> None:
 
 
 def test_what_was_committed_is_there_for_another_process(tmp_path: Path) -> None:
-    first = Store(tmp_path / "db")
+    first = open_store(tmp_path)
     assert first.commit([stored_job(), lease(1), result(1)]) == []
     # Not closed: a crash closes nothing.
-    (job,) = Store(tmp_path / "db").jobs()
+    (job,) = open_store(tmp_path).jobs()
     assert (job.job_id, job.attempt, job.worker_id) == (JOB, 1, WORKER)
     assert job.result is not None
     assert job.result.attempt == 1
-    assert Store(tmp_path / "db").result(JOB) == (b"header", b"receipt", b"one", b"", b"three")
-    assert Store(tmp_path / "db").body(JOB) == (b"envelope", b"abc")
+    assert open_store(tmp_path).result(JOB) == (b"header", b"receipt", b"one", b"", b"three")
+    assert open_store(tmp_path).body(JOB) == (b"envelope", b"abc")
 
 
 def test_the_store_syncs_every_commit(tmp_path: Path) -> None:
-    store = Store(tmp_path / "db")
+    store = open_store(tmp_path)
     settings = {
         name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -235,7 +240,7 @@ def test_a_store_of_another_version_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise").write_bytes(b"not a database, but long enough to look like one" * 50)
     for name in ("later", "noise", "no/such/directory"):
         with pytest.raises(StoreError):
-            Store(tmp_path / name)
+            Store(tmp_path / name, BodyLog(tmp_path / "bodies"))
 
 
 # -- the spool ------------------------------------------------------------------------------------

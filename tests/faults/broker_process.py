@@ -16,21 +16,27 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from attrs import asdict
 
-from coordinator import storage
+from attestation import limits
+from coordinator import body_log, storage
+from coordinator.body_log import BodyLog
 from coordinator.broker import Broker
 from coordinator.core.instructions import Instruction, SpoolFile
 from coordinator.core.rules import Rules
 from coordinator.settings import Settings
 from coordinator.spool import Spool
+from coordinator.store import Store
 from tests.faults.points import Plan, Points, install
 from tests.faults.stable import StableStorage
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
+SMALL_MESSAGE: Final = 256 * limits.KIB
+"""What may travel inside a message here; more goes in segments, through the spool."""
 PR_SET_PDEATHSIG: Final = 1
 START_SECONDS: Final = 20.0
 
@@ -177,6 +183,7 @@ def bear(request: dict[str, Any]) -> None:
     stable = StableStorage(state, directory / "shadow") if request["shadow"] else None
     install(Points(Plan(**request["plan"]), directory / "points"), stable)
     _set_clock(directory / "clock")
+    _make_little_much()
     if request["sabotage"]:
         SABOTAGE[request["sabotage"]]()
     broker = Broker(
@@ -190,6 +197,15 @@ def bear(request: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: broker.stop())
     (directory / "ready").touch()
     broker.run()
+
+
+def _make_little_much() -> None:
+    """Let a short test use the spool, and fill, empty, move and write over files of the log."""
+    limits.INLINE_BYTES = SMALL_MESSAGE  # type: ignore[misc]
+    storage.Store = partial(Store, row_bytes=16)  # type: ignore[misc, assignment]
+    storage.BodyLog = partial(BodyLog, file_bytes=250)  # type: ignore[misc, assignment]
+    body_log.SLACK_FILES = 0  # type: ignore[misc]
+    body_log.SPARE_FILES = 1  # type: ignore[misc]
 
 
 def _set_clock(path: Path) -> None:
@@ -215,6 +231,10 @@ def _never_sync_spooled_files() -> None:
     Spool.seal = seal  # type: ignore[method-assign]
 
 
+def _never_sync_bodies() -> None:
+    BodyLog.sync = lambda _self: None  # type: ignore[method-assign]
+
+
 def _never_sync_names() -> None:
     storage._sync_names = lambda _state: None
 
@@ -236,6 +256,7 @@ def _say_before_it_is_stored() -> None:
 
 SABOTAGE: Final = {
     "spooled files are not synced": _never_sync_spooled_files,
+    "bodies are not synced": _never_sync_bodies,
     "names are not synced": _never_sync_names,
     "said before it is stored": _say_before_it_is_stored,
 }

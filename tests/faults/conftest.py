@@ -1,4 +1,4 @@
-"""What the fault tests share, and the sum of faults where only this folder is run."""
+"""What the fault tests share."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.broker_process import Nursery
-from tests.faults.tally import pytest_terminal_summary  # noqa: F401 - a hook, found by its name
+from attestation import limits
+from tests.faults.broker_process import SMALL_MESSAGE, Nursery
 
 
 @pytest.fixture
@@ -22,3 +22,9 @@ def folder() -> Iterator[Path]:
 def nursery(folder: Path) -> Iterator[Nursery]:
     with Nursery(folder) as nursery:
         yield nursery
+
+
+@pytest.fixture
+def small_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let less travel inside a message than in production, so that little goes in segments."""
+    monkeypatch.setattr(limits, "INLINE_BYTES", SMALL_MESSAGE)

@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,6 +87,19 @@ def install(points: Points, stable: StableStorage | None) -> None:
 
         return acted
 
+    def torn(act: Callable[..., int]) -> Callable[..., int]:
+        """Write half of it before the point, so that dying or failing there leaves it torn."""
+
+        def acted(descriptor: int, pieces: Sequence[bytes], offset: int) -> int:
+            whole = b"".join(pieces)
+            half = act(descriptor, [whole[: len(whole) // 2]], offset)
+            rest = whole[half:]
+            points.passing("append", lambda: act(descriptor, [rest], offset + half))
+            return len(whole)
+
+        return acted
+
+    os.pwritev = torn(os.pwritev)
     os.fsync = around("fsync", synced(os.fsync))
     os.fdatasync = around("fdatasync", synced(os.fdatasync))
     os.unlink = around("unlink", os.unlink)

@@ -83,7 +83,8 @@ def left_over(state: Path) -> list[str]:
     """Return the jobs and files in a state directory."""
     files = [path.name for path in (state / "spool").glob("*")]
     with sqlite3.connect(f"file:{state}/jobs.sqlite?mode=ro", uri=True) as database:
-        return files + [row[0].hex() for row in database.execute("SELECT job_id FROM jobs")]
+        rows = database.execute("SELECT job_id FROM jobs UNION SELECT job_id FROM bodies")
+        return files + [row[0].hex() for row in rows]
 
 
 def check_whole(state: Path) -> None:

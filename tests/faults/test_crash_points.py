@@ -50,6 +50,8 @@ def test_nothing_accepted_is_lost_wherever_the_coordinator_dies(
 ) -> None:
     deaths = crash_everywhere(nursery, when, power=power)
     tally(request, deaths)
+    for kind in ("append", "fdatasync"):
+        assert deaths[f"killed at {kind}"], deaths
     for kind in ("commit", "fsync", "unlink"):
         assert deaths[f"killed at {kind}"] > 2, deaths
 

@@ -16,6 +16,8 @@ from tests.faults.actors import MIXED, HonestClient, HonestWorker, Shape
 from tests.faults.network import FaultyNetwork, Rates
 from tests.faults.tally import tally
 
+pytestmark = pytest.mark.usefixtures("small_messages")
+
 RULES = Rules(
     memory_limit=64 * SEALED,
     window_bytes=4 * SEALED,

@@ -19,6 +19,8 @@ from tests.coordinator.formats import SEALED, submit_record
 from tests.coordinator.simulated_broker import SimulatedBroker, SimulatedClient, SimulatedWorker
 from tests.simulators.evidence import insecure_policy
 
+pytestmark = pytest.mark.usefixtures("small_messages")
+
 JOB = b"j" * 16
 SEGMENTS = 6
 """More than fits into a message: inputs and outputs lie in the spool."""

@@ -189,7 +189,7 @@ def test_the_line_does_to_packets_what_it_says() -> None:
             wan.line = Line(delay_ms=50)
             answers, seconds = ask(5)
             assert answers == 5
-            assert 0.095 < seconds < 0.2
+            assert 0.095 < seconds < 1.0, "twice the delay, and what a busy machine adds"
             wan.line = Line(loss=0.5)
             assert 0 < ask(20)[0] < 20
             wan.line = Line(duplicates=1.0)

@@ -23,13 +23,16 @@ from pathlib import Path
 
 from attrs import evolve
 
+from attestation.cli.collateral_cache import CachedAnswer
 from attestation.client.errors import KeyFileError
 from attestation.client.files import load_tensor
 from attestation.client.keys import ClientKey
 from attestation.client.transport import CurveKeys as ClientCurveKeys
 from attestation.encoding import cbor
 from attestation.encoding.record import Record
+from attestation.endorsements.bundle import CollateralBundle
 from attestation.endorsements.chains import parse_certificate, verify_chain
+from attestation.endorsements.collateral import Collateral
 from attestation.errors import (
     DecodeError,
     NotAuthenticError,
@@ -40,10 +43,16 @@ from attestation.errors import (
     TensorError,
     VerificationError,
 )
+from attestation.evidence.azure_vtpm import AzureSnpVtpmEvidence, AzureTdxVtpmEvidence
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
 from attestation.evidence.insecure import InsecureEvidence
 from attestation.evidence.keyset import KeySet
-from attestation.evidence.tpm import Attest, Public, Signature, TpmEvidence
+from attestation.evidence.nitro import NitroEvidence
+from attestation.evidence.nvidia_gpu import ConfidentialState, GpuDevice, GpuEvidence
+from attestation.evidence.sev_snp import SevSnpEvidence
+from attestation.evidence.sgx import SgxEvidence
+from attestation.evidence.tdx import TdxEvidence
+from attestation.evidence.tpm import Attest, PcrQuote, Public, Signature, TpmEvidence
 from attestation.policy.loading import parse_policy
 from attestation.programs import shapes
 from attestation.programs.catalogue import Catalogue, CatalogueEntry
@@ -108,7 +117,24 @@ RECORDS: dict[str, tuple[type[Record], ...]] = {
         messages.ResultHeader,
         Transcript,
     ),
-    "evidence": (KeySet, EvidenceBundle, EvidenceRecord, InsecureEvidence, TpmEvidence),
+    "evidence": (
+        KeySet,
+        EvidenceBundle,
+        EvidenceRecord,
+        InsecureEvidence,
+        TpmEvidence,
+        PcrQuote,
+        NitroEvidence,
+        AzureSnpVtpmEvidence,
+        AzureTdxVtpmEvidence,
+        SevSnpEvidence,
+        TdxEvidence,
+        SgxEvidence,
+        GpuEvidence,
+        GpuDevice,
+        ConfidentialState,
+    ),
+    "collateral": (Collateral, CollateralBundle, CachedAnswer),
     "receipts": (Receipt, ReceiptClaims, DeviceClaims, Metering, BatchRoot, SignedLeaf),
     "programs": (Program, Step, Catalogue, CatalogueEntry, KernelSignature, Port, Parameter),
     "tensors": (TensorHeader, SealedTensorHeader),
@@ -195,6 +221,7 @@ def _records(group: str) -> Body:
 body_control_record = _records("control")
 body_messages_record = _records("messages")
 body_evidence_record = _records("evidence")
+body_collateral_record = _records("collateral")
 body_receipts_record = _records("receipts")
 body_programs_record = _records("programs")
 body_tensors_record = _records("tensors")

@@ -24,6 +24,7 @@ from attestation.client.requests import JobSpec, SealedRequest, choose, seal_req
 from attestation.client.results import Delivery, verify_and_open
 from attestation.client.workers import ReadyWorker
 from attestation.encoding.digests import Label
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.evidence.binding import NonceTree
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
 from attestation.evidence.insecure import InsecureEvidence
@@ -132,6 +133,7 @@ def appraisals() -> tuple[AppraisalCase, ...]:
             tree_size=proof.tree_size,
             path=proof.path,
             catalogue=b"a catalogue",
+            collateral=NO_COLLATERAL.to_bytes(),
         )
         cases.append(AppraisalCase(record=record, policy=policy))
     return tuple(cases)

@@ -13,8 +13,15 @@ import attestation
 import coordinator
 import enclave_worker
 from attestation.encoding.record import Record
+from attestation.policy.azure_vtpm import AzureSnpVtpmPolicy, AzureTdxVtpmPolicy
+from attestation.policy.intel import IntelPolicy
+from attestation.policy.nitro import NitroPolicy
+from attestation.policy.nvidia import GpuPolicy
 from attestation.policy.policy import CataloguePolicy, EvidencePolicy, KeyPolicy, Policy
-from attestation.policy.tpm import TpmPolicy
+from attestation.policy.sev_snp import SevSnpPolicy
+from attestation.policy.sgx import SgxPolicy
+from attestation.policy.tdx import TdxPolicy
+from attestation.policy.tpm import PcrPolicy, TpmPolicy
 from tests.fuzz.bodies import REACHED, RECORDS
 from tests.fuzz.corpus import seeds
 from tests.fuzz.registry import BODIES
@@ -29,7 +36,22 @@ EXAMPLES = {
 }
 """Where one input takes milliseconds; elsewhere there are more."""
 
-ONLY_WRITTEN = {CataloguePolicy, EvidencePolicy, KeyPolicy, Policy, TpmPolicy}
+ONLY_WRITTEN = {
+    AzureSnpVtpmPolicy,
+    AzureTdxVtpmPolicy,
+    CataloguePolicy,
+    EvidencePolicy,
+    GpuPolicy,
+    IntelPolicy,
+    KeyPolicy,
+    NitroPolicy,
+    PcrPolicy,
+    Policy,
+    SevSnpPolicy,
+    SgxPolicy,
+    TdxPolicy,
+    TpmPolicy,
+}
 """Records that are digested and never parsed: a policy comes from TOML (`body_policy`)."""
 
 each_body = pytest.mark.parametrize("name", sorted(BODIES))

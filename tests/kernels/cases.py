@@ -3,6 +3,7 @@
 A case is data only, so that the processor's tests and the GPU's run the same ones.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -85,6 +86,8 @@ EXACT = ("float32", "float64")
 COMPLEX = ("complex64", "complex128")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
+LABELS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
+
 
 def normal(rng: np.random.Generator, dtype: str, *shape: int) -> Array:
     values = rng.normal(size=shape)
@@ -122,6 +125,110 @@ def _components(rng: np.random.Generator) -> Iterator[Case]:
         yield Case("linalg.pca", f"k3-{dtype}", {"x": x}, {"k": 3})
         inputs = {"x": x, "mean": x.mean(axis=0), "components": normal(rng, dtype, 2, 5)}
         yield Case("linalg.project", dtype, inputs, {})
+
+
+EXPRESSIONS = (
+    "a",
+    "where(a > 0, a, 0.01*a) + max(b, 1)*erf(-a) - clip(b, -1, 1)/exp(a)",
+    "where(not (a < b and c >= 0.5) or a == 3, -abs(a), b*b - 7 - c)",
+    "sqrt(abs(a)) + expm1(a/8) + log1p(abs(b)) + sin(a)*cos(b) + tanh(c) + log(1 + c*c)",
+    "floor(a) - ceil(b) + where(a <= b, 1, 0) - where(a != b, 2.5, 0)",
+)
+WHOLE = (
+    "a",
+    "where(not (a < b and c >= 2) or a == 3, -abs(a), b*b*b*1000003 - 7 - c)",
+    "clip(a, -5, 5)*max(b, 1) + min(a, c) - -2147483647",
+)
+
+
+def _expressions(rng: np.random.Generator) -> Iterator[Case]:
+    for dtype in (*FLOATS, "int32", "int64"):
+        for number, text in enumerate(EXPRESSIONS if dtype in FLOATS else WHOLE):
+            names = [name for name in "abc" if re.search(rf"\b{name}\b", text)]
+            for shape in ((), (3, 5)) if number == 1 else ((7,),):
+                inputs = {name: 2 * normal(rng, dtype, *shape) for name in names}
+                label = f"{number}-rank{len(shape)}-{dtype}"
+                yield Case("expr.map", label, inputs, {"expression": text})
+    for dtype in ("int32", "int64"):
+        info = np.iinfo(dtype)
+        edge = np.array([info.min, info.min + 1, -1, 0, 1, info.max], dtype)
+        inputs = {"a": edge, "b": edge[::-1].copy()}
+        for number, text in enumerate(("-a", "abs(a) + b", "a*b - a", "a - b*3")):
+            names = {name: inputs[name] for name in "ab" if name in text.replace("abs", "")}
+            yield Case("expr.map", f"edge{number}-{dtype}", names, {"expression": text})
+
+
+def _square(rng: np.random.Generator) -> Iterator[Case]:
+    for dtype in (*EXACT, *COMPLEX):
+        for shape in ((4, 4), (2, 3, 3, 3), (1, 1)):
+            size = "x".join(map(str, shape))
+            a = normal(rng, dtype, *shape) + 3 * np.eye(shape[-1], dtype=dtype)
+            b = normal(rng, dtype, *shape[:-1], 2)
+            yield Case("linalg.solve", f"{size}-{dtype}", {"a": a, "b": b}, {})
+            positive = a @ a.swapaxes(-1, -2).conj() + np.eye(shape[-1], dtype=dtype)
+            yield Case("linalg.cholesky", f"{size}-{dtype}", {"a": positive}, {})
+            # Well apart, or the vectors would turn within their plane at every rounding.
+            apart = np.diag(np.arange(shape[-1]) * 5.0 - 7).astype(dtype)
+            hermitian = (a + a.swapaxes(-1, -2).conj()) / 8 + apart
+            inputs = {"a": hermitian.astype(dtype)}
+            yield Case("linalg.eigh", f"{size}-{dtype}", inputs, {})
+        for shape in ((5, 3), (2, 3, 5), (2, 2, 4, 4)):
+            size = "x".join(map(str, shape))
+            yield Case("linalg.qr", f"{size}-{dtype}", {"a": normal(rng, dtype, *shape)}, {})
+
+
+def _bfloat16(rng: np.random.Generator) -> Iterator[Case]:
+    bits = rng.integers(0, 1 << 16, size=(4, 50)).astype(np.uint16)
+    bits[0, :6] = (0x7F80, 0xFF80, 0x7FC1, 0x0001, 0x8000, 0x7F7F)
+    # A signalling NaN becomes a quiet one on the way through a processor's registers.
+    is_nan = (bits & 0x7FFF) > 0x7F80
+    bits[is_nan] |= np.uint16(0x40)
+    yield Case("convert.from_bfloat16", "uint16", {"bits": bits}, {})
+    halves = (np.arange(1 << 10, dtype=np.uint32) << 22 | 0x8000).view(np.float32)
+    x = np.concatenate([normal(rng, "float32", 200), halves[np.isfinite(halves)]])
+    special = np.array([np.inf, -np.inf, np.nan, -0.0, 3.4e38, -3.4e38, 1e-45], np.float32)
+    yield Case("convert.to_bfloat16", "float32", {"x": np.concatenate([x, special])}, {})
+
+
+def _eight_bits(rng: np.random.Generator) -> Iterator[Case]:
+    for label, a, b in (
+        ("plain", (7, 5), (5, 3)),
+        ("batch", (2, 3, 4, 20), (2, 3, 20, 6)),
+        ("long", (2, 2500), (2500, 3)),
+    ):
+        inputs = {
+            "a": rng.integers(-128, 128, size=a).astype(np.int8),
+            "b": rng.integers(-128, 128, size=b).astype(np.int8),
+        }
+        yield Case("quant.matmul_int32", label, inputs, {})
+        scales = {
+            "a_scale": np.abs(normal(rng, "float32", *a[:-1])) / 500,
+            "b_scale": np.abs(normal(rng, "float32", *b[:-2], b[-1])) / 500,
+        }
+        yield Case("quant.matmul", label, inputs | scales, {})
+    extremes = {"a": np.full((1, 4096), -128, np.int8), "b": np.full((4096, 1), -128, np.int8)}
+    yield Case("quant.matmul_int32", "extremes", extremes, {})
+    for dtype in FLOATS:
+        for shape in ((9,), (2, 3, 9)):
+            x = 4 * normal(rng, dtype, *shape)
+            x.reshape(-1, 9)[-1] = 0
+            yield Case("quant.quantize", f"rank{len(shape)}-{dtype}", {"x": x}, {})
+
+
+def _convolutions(rng: np.random.Generator) -> Iterator[Case]:
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...], dict[str, Scalar]], ...] = (
+        ((2, 3, 7, 6), (4, 3, 3, 3), {}),
+        ((3, 5, 5), (2, 3, 1, 1), {"stride": 2}),
+        ((2, 2, 4, 6, 9), (6, 2, 3, 2), {"padding": 2, "stride": 2, "groups": 2}),
+        ((1, 6, 5, 4), (6, 1, 3, 3), {"padding": 1, "groups": 6}),
+        ((1, 1, 2, 2), (1, 1, 5, 6), {"padding": 4, "stride": 3}),
+    )
+    for dtype in FLOATS:
+        for number, (image, filters, parameters) in enumerate(shapes):
+            inputs = {"x": normal(rng, dtype, *image), "weight": normal(rng, dtype, *filters)}
+            if number % 2 == 0:
+                inputs["bias"] = normal(rng, dtype, filters[0])
+            yield Case("nn.conv2d", f"{number}-{dtype}", inputs, parameters)
 
 
 def _statistics(rng: np.random.Generator) -> Iterator[Case]:
@@ -200,16 +307,25 @@ def _learning(rng: np.random.Generator) -> Iterator[Case]:
         y = (x.astype(float) @ weights + 3 * rng.normal(size=60) > 0).astype(np.int64)
         for l2 in (0.0, 1.0):
             yield Case("ml.logistic_fit", f"l2={l2}-{dtype}", {"x": x, "y": y}, {"l2": l2})
+        for label in LABELS if dtype == "float64" else ():
+            # Strongly penalised, which the reference's descent finds in few steps.
+            inputs = {"x": x[:20] / 6, "y": y[:20].astype(label)}
+            yield Case("ml.logistic_fit", f"{label}-{dtype}", inputs, {"l2": 30.0})
         inputs = {"x": x, "weights": weights.astype(dtype), "bias": np.array(-0.5, dtype)}
         yield Case("ml.logistic_predict", dtype, inputs, {"threshold": 0.4})
-    for dtype in ("bool", "uint8", "int64"):
+    for dtype, other in zip(LABELS, reversed(LABELS), strict=True):
         labels = (rng.random(50) < 0.4).astype(dtype)
-        predicted = (rng.random(50) < 0.4).astype(np.int64)
+        predicted = (rng.random(50) < 0.4).astype(other)
         inputs = {"labels": labels, "predicted": predicted}
         yield Case("ml.accuracy", dtype, inputs, {})
 
 
 _MAKERS: tuple[Maker, ...] = (
+    _square,
+    _bfloat16,
+    _eight_bits,
+    _convolutions,
+    _expressions,
     _matmul,
     _factorisations,
     _components,

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from tests.kernels.host_elementwise import HostElementwiseKernel
+
 NAMES: Final = [
     "abs",
     "add",
@@ -36,10 +38,12 @@ NAMES: Final = [
     "multiply",
     "searchsorted",
     "sort",
+    "rint",
     "sqrt",
     "subtract",
     "take_along_axis",
     "tanh",
+    "tril",
     "where",
     "zeros",
     "zeros_like",
@@ -108,6 +112,14 @@ def _solve(a: Any, b: Any) -> Any:
         return np.full_like(b, np.nan)
 
 
+def _cholesky(a: Any) -> Any:
+    try:
+        return np.linalg.cholesky(a)
+    except np.linalg.LinAlgError:
+        # What cuSOLVER leaves: as if it had stopped in the middle, without a word.
+        return np.tril(np.abs(a))
+
+
 class SimulatedCupy(SimpleNamespace):
     """Used as `xp`; asking for a name that is not in `NAMES` fails the test."""
 
@@ -118,5 +130,9 @@ class SimulatedCupy(SimpleNamespace):
             svd=_wrapped(np.linalg.svd),
             eigvalsh=_wrapped(np.linalg.eigvalsh),
             solve=_wrapped(_solve),
+            cholesky=_wrapped(_cholesky),
+            qr=_wrapped(np.linalg.qr),
+            eigh=_wrapped(np.linalg.eigh),
         )
+        self.ElementwiseKernel = HostElementwiseKernel
         self.fft = SimpleNamespace(fft=_wrapped(np.fft.fft), ifft=_wrapped(np.fft.ifft))

@@ -18,9 +18,11 @@ from enclave_worker.kernels.sources import Sources
 from enclave_worker.kernels.spec import kernel
 
 NAMES = (
-    "linalg.lstsq linalg.matmul linalg.pca linalg.project linalg.svd ml.accuracy ml.kmeans "
-    "ml.logistic_fit ml.logistic_predict nn.affine nn.attention nn.gelu nn.layernorm nn.softmax "
-    "signal.fft stats.describe stats.histogram stats.rescale stats.standardize"
+    "convert.from_bfloat16 convert.to_bfloat16 expr.map linalg.cholesky linalg.eigh linalg.lstsq "
+    "linalg.matmul linalg.pca linalg.project linalg.qr linalg.solve linalg.svd ml.accuracy "
+    "ml.kmeans ml.logistic_fit ml.logistic_predict nn.affine nn.attention nn.conv2d nn.gelu "
+    "nn.layernorm nn.softmax quant.matmul quant.matmul_int32 quant.quantize signal.fft "
+    "stats.describe stats.histogram stats.rescale stats.standardize"
 )
 KERNELS = Path(registry.__file__).parent
 

@@ -267,7 +267,7 @@ def test_parameters_survive_their_encoding_and_order_does_not_matter() -> None:
     assert decode_parameters(encode_parameters(one)) == other
 
 
-@pytest.mark.parametrize("value", [None, b"x", [1], {"a": 1}, 1 << 63, "x" * 65])
+@pytest.mark.parametrize("value", [None, b"x", [1], {"a": 1}, 1 << 63, "x" * 2049, "é" * 1025])
 def test_a_value_that_is_no_parameter_is_not_encoded(value: Any) -> None:
     with pytest.raises(ProgramError) as error:
         encode_parameters({"run": {"k": value}})

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from attestation.errors import ProgramError
-from attestation.programs import errors, shapes
+from attestation.programs import errors, expressions, shapes
 from attestation.programs.loading import load_program_toml
 from attestation.programs.program import encode_parameters
 from tests.programs.kernels import CATALOGUE
@@ -47,7 +47,9 @@ def test_every_refusal_is_listed(repository: Path) -> None:
 
 def test_the_grammar_is_the_one_in_the_code(repository: Path) -> None:
     grammar = [line.strip() for line in (shapes.__doc__ or "").splitlines() if " = " in line]
-    assert len(grammar) == 6
+    assert len(grammar) == 8
+    grammar += [line.strip() for line in (expressions.__doc__ or "").splitlines() if " = " in line]
+    assert len(grammar) == 13
     for line in grammar:
         assert line in page(repository)
 

@@ -8,7 +8,9 @@ import pytest
 
 from attestation.encoding.record import Record
 from attestation.errors import DecodeError, ProgramError
+from attestation.programs.errors import InputMissingError
 from attestation.programs.parameters import Parameter, ParameterKind
+from attestation.programs.program import Program
 from attestation.programs.signature import KernelSignature
 from attestation.sealing.tensor_spec import TensorSpec
 from tests.programs import kernels
@@ -244,7 +246,8 @@ def test_a_signature_survives_its_encoding(kernel: KernelSignature) -> None:
     "pattern",
     [
         *("", "T", "T[", "T]", "T[n", "T[n]]", "[n]", "T[n,]", "T[,n]", "T[n,,m]", "T[n m]"),
-        *("T[n, ...]", "T[..., ...]", "T[....]", "T[n+]", "T[n+m]", "T[n*2]", "T[-1]", "T[n+1+1]"),
+        *("T[n, ...]", "T[..., ...]", "T[....]", "T[n+]", "T[n+k]", "T[n*]", "T[-1]", "T[n*2*3]"),
+        *("T[n]?", "T[n]??", "T[n?]", "T?[n]", "T[div(n)]", "T[mod(n, div(n, 2))]", "T[n/2]"),
         *("T[min(n)]", "T[min(n, m, n)]", "T[min(min(n, m), n)]", "T[min n]", "T[(n)]"),
         *("int7[n]", "U[n]", "complex[n]", "complex(int64)[n]", "real(bool)[n]", "real(T[n]"),
         *(
@@ -263,7 +266,13 @@ def test_a_pattern_outside_the_language_is_refused(pattern: str) -> None:
         signature("t.t", {"x": "T[n, m]"}, {"y": pattern})
 
 
-@pytest.mark.parametrize("pattern", ["T[n]", " T [ n ] ", "T[n-1]", "T[2]", "T[]", "T[min(n,2)+1]"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("T[n]", " T [ n ] ", "T[n-1]", "T[2]", "T[]", "T[min(n,2)+1]", "T[2*n-n*n+1+1]"),
+        *("T[div(n+2*n-1, n)+1]", "T[mod(n, 3)]"),
+    ],
+)
 def test_a_pattern_of_the_language_is_read(pattern: str) -> None:
     signature("t.t", {"x": "T[n]"}, {"y": pattern})
 
@@ -287,6 +296,12 @@ def test_a_rule_outside_the_language_is_refused(rule: str) -> None:
         ({"x": "T[n]"}, {"y": "T[..., n]"}),
         ({"x": "T[rate]"}, {"y": "T[1]"}),
         ({"x y": "T[n]"}, {"y": "T[n]"}),
+        ({"x": "T[n]?"}, {"y": "T[n]"}),
+        ({"x": "T[n]", "b": "T[m]?"}, {"y": "T[m]"}),
+        ({"x": "float32[n]", "b": "T[n]?"}, {"y": "T[n]"}),
+        ({"x": "T[n]", "b": "T[..., n]?"}, {"y": "T[..., n]"}),
+        ({"x": "T[n+m]"}, {"y": "T[n]"}),
+        ({"x": "T[2*n]"}, {"y": "T[1]"}),
     ],
 )
 def test_a_signature_that_leaves_a_name_open_is_refused(
@@ -325,3 +340,58 @@ def test_a_signature_from_outside_gets_the_same_checks() -> None:
     assert issubclass(KernelSignature, Record)
     with pytest.raises(DecodeError):
         KernelSignature.from_map(bad)
+
+
+# -- inputs that may be left out, and sizes that are computed -------------------------------------
+
+BIASED = signature("t.biased", {"x": "T[..., n]", "bias": "T[n]?"}, {"y": "T[..., n]"})
+STRIDED = signature(
+    "t.strided",
+    {"x": "T[c, h]", "w": "T[o, i, p]"},
+    {"y": "T[o, div(h+2*padding-p, stride)+1]"},
+    parameters=(
+        Parameter(name="stride", kind=ParameterKind.INT, default=1),
+        Parameter(name="padding", kind=ParameterKind.INT, default=0, minimum=0),
+        Parameter(name="groups", kind=ParameterKind.INT, default=1, minimum=1),
+    ),
+    rules=("c == groups*i", "mod(o, groups) == 0", "p <= h+2*padding"),
+)
+
+
+def test_an_input_that_may_be_left_out_is_checked_when_it_is_there() -> None:
+    x = spec(F4, 2, 3)
+    assert BIASED.infer({"x": x}, {}) == {"y": x}
+    assert BIASED.infer({"x": x, "bias": spec(F4, 3)}, {}) == {"y": x}
+    for bias in (spec(F4, 4), spec("float64", 3), spec(F4, 1, 3)):
+        with pytest.raises(ProgramError):
+            BIASED.infer({"x": x, "bias": bias}, {})
+    with pytest.raises(InputMissingError):
+        BIASED.infer({"bias": spec(F4, 3)}, {})
+
+
+def test_a_kernel_by_name_gets_the_inputs_that_are_given() -> None:
+    assert Program.single(BIASED).inputs == ("x",)
+    assert Program.single(BIASED, {"x", "bias"}).inputs == ("bias", "x")
+
+
+def test_a_size_may_be_computed_from_others() -> None:
+    inputs = {"x": spec(F4, 4, 10), "w": spec(F4, 6, 2, 3)}
+    made = STRIDED.infer(inputs, {"stride": 2, "padding": 1, "groups": 2})
+    assert made == {"y": spec(F4, 6, 5)}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"groups": 1},
+        {"groups": 4},
+        {"groups": 2, "stride": 0},
+        {"groups": 2, "stride": -1},
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(given: dict[str, int]) -> None:
+    """A catalogue comes from a worker: its divisions by zero are its own fault, not our crash."""
+    with pytest.raises(ProgramError):
+        STRIDED.infer({"x": spec(F4, 4, 10), "w": spec(F4, 6, 2, 3)}, given)
+    with pytest.raises(ProgramError):
+        STRIDED.infer({"x": spec(F4, 4, 2), "w": spec(F4, 6, 2, 3)}, {"groups": 2})

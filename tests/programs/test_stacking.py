@@ -4,7 +4,7 @@ import pytest
 
 from attestation import limits
 from attestation.errors import ProgramError
-from attestation.programs.errors import OutputTooLargeError, StackError
+from attestation.programs.errors import NotDeterministicError, OutputTooLargeError, StackError
 from attestation.programs.program import Program
 from attestation.programs.stacking import make_stacked_plan, plan_job
 from attestation.sealing.tensor_spec import TensorSpec
@@ -91,3 +91,21 @@ def test_memory_is_planned_for_all_items_and_one_at_work() -> None:
     plan = make_stacked_plan(program("stats.standardize"), CATALOGUE, stack, items=5)
     assert plan.each is not None
     assert plan.peak_bytes == plan.input_bytes + plan.output_bytes + plan.each.peak_bytes
+
+
+def test_equal_bits_are_promised_by_every_kernel_of_a_program_or_refused() -> None:
+    inputs = {"x": spec(4, 3)}
+    plan_job(program("stats.standardize"), CATALOGUE, inputs, items=0, deterministic=True)
+    for kernel, items in (("ml.kmeans", 0), ("ml.kmeans", 4), ("signal.fft", 4)):
+        parameters = {"run": {"k": 1}} if kernel == "ml.kmeans" else {}
+        stack = {"x": spec(4, 3, 2)} if items else inputs
+        plan_job(program(kernel), CATALOGUE, stack, parameters, items=items)
+        with pytest.raises(NotDeterministicError):
+            plan_job(program(kernel), CATALOGUE, stack, parameters, items=items, deterministic=True)
+
+
+def test_a_stack_of_expressions_is_one_call() -> None:
+    once = Program.single(CATALOGUE.signature("expr.map"), {"a", "b"})
+    stack = {"a": spec(5, 7), "b": spec(5, 7)}
+    parameters = {"run": {"expression": "a*b"}}
+    assert len(make_stacked_plan(once, CATALOGUE, stack, parameters, items=5).steps) == 1

@@ -13,18 +13,28 @@ from hypothesis import strategies as st
 
 from attestation.appraisal.verifier import appraise
 from attestation.endorsements.chains import parse_certificate, verify_chain
+from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.errors import DecodeError, PolicyError, VerificationError
+from attestation.evidence.azure_vtpm import HclReport, RuntimeClaims
 from attestation.evidence.binding import FreshnessProof, NonceTree
 from attestation.evidence.bundle import EvidenceBundle, EvidenceRecord
+from attestation.evidence.event_log import EventLog
 from attestation.evidence.insecure import InsecureEvidence
 from attestation.evidence.keyset import KeySet
+from attestation.evidence.nitro import NitroDocument
 from attestation.evidence.tpm import Attest, Public, Signature, TpmEvidence
+from attestation.evidence.tpm_forms import read_key
 from attestation.policy.loading import parse_policy
 from attestation.policy.template import policy_template
+from tests.simulators.amd import SimulatedChip
+from tests.simulators.azure import SimulatedParavisor
+from tests.simulators.event_log import BOOT, agile_log
 from tests.simulators.evidence import NOW, bundle_for, draw_keyset, insecure_policy, tpm_policy
+from tests.simulators.nitro import SimulatedNsm
 from tests.simulators.tpm import PCRS, SimulatedTpm
 from tests.simulators.vendor import Operator, der
 
+PARAVISOR = SimulatedParavisor(chip=SimulatedChip())
 OPERATOR = Operator()
 CHAIN = OPERATOR.certify(SimulatedTpm().key.public_key())
 _KEYED = SimulatedTpm()
@@ -44,9 +54,20 @@ SAMPLES: dict[Callable[[bytes], object], bytes] = {
     KeySet.from_bytes: BUNDLE.keyset,
     EvidenceBundle.from_bytes: BUNDLE.to_bytes(),
     EvidenceRecord.from_bytes: EvidenceRecord(
-        bundle=b"bundle", nonce=NONCE, leaf_index=0, tree_size=1, path=(), catalogue=b""
+        bundle=b"bundle",
+        nonce=NONCE,
+        leaf_index=0,
+        tree_size=1,
+        path=(),
+        catalogue=b"",
+        collateral=NO_COLLATERAL.to_bytes(),
     ).to_bytes(),
     parse_certificate: der(CHAIN[0]),
+    read_key: EVIDENCE.ak_public,
+    EventLog.from_bytes: agile_log(BOOT),
+    HclReport.from_bytes: PARAVISOR.hcl_report(),
+    RuntimeClaims.from_text: PARAVISOR.runtime_text(),
+    NitroDocument.from_bytes: SimulatedNsm().document(bytes(64)),
 }
 PARSERS = st.sampled_from(sorted(SAMPLES, key=repr))
 

@@ -356,7 +356,9 @@ def test_a_policy_that_no_worker_meets_names_the_check_that_failed_on_each(
         listed = {worker.entry.worker_id for worker in client.workers()}
     assert set(refused.value.refusals) == listed
     assert len(listed) == 2
-    assert all(refused.value.refusals.values())
+    for (why,) in refused.value.refusals.values():
+        assert (why.name, why.code) == ("kind", "kind-not-accepted")
+    assert "kind: kind-not-accepted" in str(refused.value)
     for worker_id in listed:
         assert worker_id.hex()[:16] in str(refused.value)
 

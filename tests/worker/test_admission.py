@@ -319,6 +319,19 @@ def test_another_program_than_the_signed_one_is_refused(
     refuses(workshop, job, ProgramRefusedError)
 
 
+def test_a_job_that_asks_for_equal_bits_gets_no_kernel_that_cannot_promise_them(
+    workshop: Workshop, client: SimulatedClient
+) -> None:
+    """A client with an old catalogue, or none, is protected by the worker's own check."""
+    promised = workshop.job(client, "stats.describe", arrays={"x": np.ones((4, 2))})
+    promised.change_header(deterministic=True)
+    assert workshop.admit(promised).header.deterministic
+    other = workshop.job(client)
+    other.change_header(deterministic=True)
+    with pytest.raises(ProgramRefusedError, match="not-deterministic"):
+        workshop.admit(other)
+
+
 def test_other_parameters_than_the_committed_ones_are_refused(
     workshop: Workshop, client: SimulatedClient
 ) -> None:

@@ -1,10 +1,13 @@
 """However a job ends in the executor, its claim is settled and its key is gone."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import pytest
 
 from attestation import limits
 from attestation.errors import LimitError, LocalProtocolError
+from attestation.programs.plan import Plan
 from attestation.wire.control import RefusalCode
 from enclave_worker.admission import AdmittedJob
 from enclave_worker.buffers import BufferPool, SecretBuffer
@@ -33,8 +36,16 @@ class FailingEngine:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    def run(self, *_: object) -> Outcome:
+    sealing = None
+
+    def turn(self, _plan: Plan, **_: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def run(self, *_: object, **__: object) -> Outcome:
         raise self._error
+
+    def refusal_of(self, _plan: Plan, _error: Exception) -> None:
+        return None
 
 
 def key_is_gone(admitted: AdmittedJob) -> bool:
