@@ -24,6 +24,14 @@ _TEXT_CHARACTERS: Final = 200
 _SEQUENCE_ITEMS: Final = 16
 
 
+_PROCESS: Final[dict[str, str]] = {}
+
+
+def name_process(slot: str) -> None:
+    """Have every further line of this process say which of several workers it is: `slot`."""
+    _PROCESS["slot"] = slot
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return a logger that takes an event name and keys, and obeys the application's `logging`."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
@@ -43,6 +51,7 @@ def configure(log_format: Format = "console", level: str = "info") -> None:
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_process,
         public_values,
     ]
     renderer: Processor = (
@@ -78,6 +87,13 @@ def public_values(
     """Shorten byte strings to 16 hexadecimal characters and drop what is not a short scalar."""
     # Keys with a leading underscore are structlog's own (the LogRecord) and never printed.
     return {key: value if key.startswith("_") else _public(value) for key, value in event.items()}
+
+
+def _with_process(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.update(_PROCESS)
+    return event
 
 
 def _public(value: Any) -> Any:

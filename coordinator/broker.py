@@ -12,7 +12,7 @@ Written as a lean blocking loop: frame by frame, received `Frame` objects passed
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,15 +22,19 @@ import zmq
 from attestation import limits
 from attestation.errors import DecodeError
 from attestation.identifiers import JobId
-from attestation.wire.frames import HEADER_BYTES, Header, Kind, check_message
-from coordinator.broker_sockets import Outbox, Wakeup, buffer_of, open_router
+from attestation.observability.exposition import Family
+from attestation.observability.tracing import Tracer
+from attestation.wire.frames import Kind, check_message
+from coordinator.broker_sockets import ZERO_COPY_BYTES, Outbox, Wakeup, buffer_of, open_router
 from coordinator.connections import LOOK_MS, Connections
 from coordinator.core import events
 from coordinator.core import instructions as do
 from coordinator.core.core import Core
 from coordinator.keys import AllowList, CurveKeys, load
+from coordinator.metrics import Traffic, families
 from coordinator.settings import Settings
 from coordinator.storage import open_storage
+from coordinator.tracing import JobTraces
 from coordinator.zap import Authenticator
 
 MESSAGES_PER_TURN: Final = 256
@@ -42,7 +46,9 @@ MESSAGE_BYTES: Final = limits.FRAME_BYTES
 REREAD_MS: Final = 1_000
 """How soon a change of the allow-list is noticed."""
 
-_BULK: Final = frozenset({int(Kind.INPUT), int(Kind.OUTPUT)})
+_BULK: Final = frozenset({Kind.INPUT, Kind.OUTPUT})
+_READ: Final = 2
+"""Frames behind the header that the core may read: what follows them are sealed segments."""
 _ASSIGNED_ID_BYTES: Final = 5
 
 log = structlog.get_logger("coordinator")
@@ -51,8 +57,9 @@ log = structlog.get_logger("coordinator")
 class Broker:
     """A coordinator that listens. Make it, `run` it in one thread, `stop` it from any."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, tracer: Tracer | None = None) -> None:
         """Open the state directory and bind; raises `CoordinatorError` when it may not."""
+        self._traces = None if tracer is None else JobTraces(tracer)
         keys, self._allowed = _load_keys(settings)
         self._settings = settings
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -88,7 +95,10 @@ class Broker:
         self._unstored: set[JobId] = set()
         self._clogged: set[bytes] = set()
         self._follow_ups: list[events.Event] = []
-        self._outbox = Outbox(self._router, self._connections, rules, self._follow_ups.append)
+        self._traffic = Traffic()
+        self._outbox = Outbox(
+            self._router, self._connections, rules, self._follow_ups.append, self._traffic
+        )
         self._acts: Mapping[type, Callable[[Any], None]] = {
             do.Send: self._outbox.send,
             do.SendSpooled: self._send_spooled,
@@ -104,6 +114,10 @@ class Broker:
         """Drain, then return from `run`; called a second time: return at once. Signal-safe."""
         self._stops += 1
         self._wakeup.ring()
+
+    def metrics(self) -> Iterable[Family]:
+        """Return the numbers of this moment (docs/observability.md). From any thread."""
+        return families(self.core, self._traffic)
 
     def run(self) -> None:
         """Serve until stopped."""
@@ -196,13 +210,15 @@ class Broker:
     def _drain_socket(self, now_ms: int) -> bool:
         """Take what is there, up to a bound; return whether that was everything."""
         handle, carry_out, receive = self.core.handle, self._carry_out, self._receive
-        size = 0
+        traffic, size = self._traffic, 0
         for _ in range(MESSAGES_PER_TURN):
             try:
                 event, length = receive()
             except zmq.Again:
                 return True
             self._taken += 1
+            traffic.messages_in += 1
+            traffic.bytes_in += length
             if event is not None:
                 carry_out(handle(event))
             size += length
@@ -213,21 +229,20 @@ class Broker:
 
     def _receive(self) -> tuple[events.Event | None, int]:
         """Take one message off the socket; None for one that nobody could answer."""
-        router = self._router
-        first = router.recv(zmq.NOBLOCK, copy=self._authenticator is None)
-        if isinstance(first, bytes):
-            user, routing_id = b"", first
-        else:
-            user, routing_id = bytes.fromhex(str(first.get("User-Id"))), first.bytes
-        head = self._receive_header(routing_id)
-        bulk = len(head) == HEADER_BYTES and head[3] in _BULK
+        # As frames: to ask one whether more follow is a hundredth of asking the socket.
+        first = self._router.recv(zmq.NOBLOCK, copy=False)
+        routing_id = first.bytes
+        user = b""
+        if self._authenticator is not None:
+            user = bytes.fromhex(str(first.get("User-Id")))
+        self._connections.spoke.add(routing_id)
         frames: list[Any] = []
-        size = len(head)
-        while router.rcvmore:
-            frame = router.recv(copy=not bulk and size <= MESSAGE_BYTES)
-            size += len(frame)
-            if len(frames) <= limits.FRAMES_PER_MESSAGE and size <= MESSAGE_BYTES:
-                frames.append(frame)
+        head, size = b"", 0
+        if first.more:
+            second = self._router.recv(copy=False)
+            self._note_sender(routing_id, second)
+            head = second.bytes
+            frames, size = self._receive_rest(second)
         if len(routing_id) != _ASSIGNED_ID_BYTES or routing_id[0] != 0:
             # Not an id that our ROUTER assigned: its owner chose whose messages to receive.
             self.core.counters["peers.chosen_id"] += 1
@@ -237,21 +252,29 @@ class Broker:
             return None, size
         if size > MESSAGE_BYTES:
             return events.Malformed((user, routing_id), "a message is too large"), size
-        return _event((user, routing_id), head, frames, bulk=bulk), size
+        return _event((user, routing_id), head, frames), size
 
-    def _receive_header(self, routing_id: bytes) -> bytes:
-        """Take the second frame, and from a connection's first message who sent it."""
-        router, connections = self._router, self._connections
-        connections.spoke.add(routing_id)
-        if not router.rcvmore:
-            return b""
-        if routing_id in connections:
-            return router.recv()
-        frame = router.recv(copy=False)
-        with suppress(zmq.ZMQError):
-            # A peer of ZMTP 1 or 2 has no such thing: its connection stays a stranger's.
-            connections.note(routing_id, int(frame.get(zmq.SRCFD)))
-        return frame.bytes
+    def _note_sender(self, routing_id: bytes, frame: zmq.Frame) -> None:
+        """Take from a connection's first message who sent it."""
+        if routing_id not in self._connections:
+            with suppress(zmq.ZMQError):
+                # A peer of ZMTP 1 or 2 has no such thing: its connection stays a stranger's.
+                self._connections.note(routing_id, int(frame.get(zmq.SRCFD)))
+
+    def _receive_rest(self, frame: zmq.Frame) -> tuple[list[Any], int]:
+        """Take the frames behind the header; return them, if they are not too many, and all bytes.
+
+        Large ones stay frames and are passed on as such: nobody here looks inside.
+        """
+        frames: list[Any] = []
+        size = len(frame)
+        while frame.more:
+            frame = self._router.recv(copy=False)
+            length = len(frame)
+            size += length
+            if len(frames) <= limits.FRAMES_PER_MESSAGE and size <= MESSAGE_BYTES:
+                frames.append(frame if length >= ZERO_COPY_BYTES else frame.bytes)
+        return frames, size
 
     # -- carrying out -----------------------------------------------------------------------------
 
@@ -312,7 +335,10 @@ class Broker:
         ]
         if not writes:
             return
-        for failed in self._store.commit(writes):
+        began = time.perf_counter()
+        failures = self._store.commit(writes)
+        self._traffic.commits.observe(time.perf_counter() - began)
+        for failed in failures:
             self._unstored.add(failed.job_id)
             if isinstance(failed, do.MUST_BE_STORED):
                 self._poisoned.add(failed.job_id)
@@ -329,18 +355,26 @@ class Broker:
         try:
             data = self._spool.read(message.file, message.offset, message.length)
         except OSError as error:
-            log.error("spool.unreadable", code=error.errno)  # noqa: TRY400
-            self._follow_ups.append(events.SpoolFailed(message.file, reading=True))
+            self._unreadable(message.file, error)
             return
         if not self._outbox.send_segment(message.peer, message.header, data):
             self._clog(message)
+
+    def _unreadable(self, file: do.SpoolFile, error: OSError) -> None:
+        log.error("spool.unreadable", code=error.errno)
+        self._follow_ups.append(events.SpoolFailed(file, reading=True))
 
     def _clog(self, message: do.SendSpooled) -> None:
         self._clogged.add(message.peer[1])
         self._follow_ups.append(events.Congested(message))
 
     def _send_assign(self, message: do.SendStoredAssign) -> None:
-        body = self._store.body(message.header.job_id)
+        job_id = message.header.job_id
+        try:
+            body = self._store.body(job_id)
+        except OSError as error:
+            self._unreadable(do.SpoolFile(job_id), error)
+            return
         if body is not None:
             envelope, *segments = body
             self._outbox.transmit(message.peer, message.header, (envelope, message.wrap, *segments))
@@ -349,7 +383,12 @@ class Broker:
         if message.peer[1] in self._clogged:
             self._follow_ups.append(events.Congested(message))
             return
-        frames = self._store.result(message.header.job_id)
+        job_id, attempt = message.header.job_id, message.header.attempt
+        try:
+            frames = self._store.result(job_id)
+        except OSError as error:
+            self._unreadable(do.SpoolFile(job_id, attempt), error)
+            return
         if frames is not None:
             self._outbox.transmit(message.peer, message.header, frames)
 
@@ -363,21 +402,26 @@ class Broker:
             log.warning("spool.undeleted", code=error.errno)
 
     def _note(self, note: do.Note) -> None:
+        if self._traces is not None:
+            self._traces.note(note)
         if note.level == "debug" and not self._verbose:
             return  # three a job: formatting what nobody reads costs a tenth of a small job
         fields = {name: _plain(value) for name, value in note.fields.items()}
         getattr(log, note.level)(note.event, **fields)
 
 
-def _event(peer: do.PeerKey, head: bytes, frames: list[Any], *, bulk: bool) -> events.Event:
+def _event(peer: do.PeerKey, head: bytes, frames: list[Any]) -> events.Event:
     """Check the shape of a message before anything else sees it."""
     try:
-        if not bulk:
-            return events.Message(peer, check_message([head, *frames]), tuple(frames))
-        if len(frames) == 1:
-            return events.Segment(peer, Header.from_bytes(head), frames[0])
+        header = check_message([head, *frames])
     except DecodeError as error:
         return events.Malformed(peer, str(error))
+    if header.kind not in _BULK:
+        # What the core may read is bytes.
+        read = (bytes(buffer_of(frame)) for frame in frames[:_READ])
+        return events.Message(peer, header, (*read, *frames[_READ:]))
+    if len(frames) == 1:
+        return events.Segment(peer, header, frames[0])
     return events.Malformed(peer, "a segment is one frame")
 
 

@@ -9,13 +9,14 @@ from typing import Any, Final
 import zmq
 
 from attestation import limits
-from attestation.wire.frames import Header, Kind
+from attestation.wire.frames import HEADER_BYTES, Header, Kind
 from coordinator.connections import Connections
 from coordinator.core import events
 from coordinator.core import instructions as do
 from coordinator.core.rules import Rules
 from coordinator.errors import SettingsError
 from coordinator.keys import CurveKeys
+from coordinator.metrics import Traffic
 from coordinator.send_queues import Forwards, SendQueues
 from coordinator.zap import DOMAIN
 
@@ -91,8 +92,10 @@ class Outbox:
         connections: Connections,
         rules: Rules,
         report: Callable[[events.Event], None],
+        traffic: Traffic,
     ) -> None:
         self._router = router
+        self._traffic = traffic
         self._connections = connections
         self._report = report
         self._queues = SendQueues()
@@ -126,6 +129,7 @@ class Outbox:
             self._router.send(message.header.to_bytes(), zmq.NOBLOCK | zmq.SNDMORE)
             frame = self._router.send(buffer_of(body), zmq.NOBLOCK, copy=False, track=True)
             self._forwards.add(receiver, sender, len(body), frame)
+            self._count(len(body))
 
     def transmit(self, peer: do.PeerKey, header: Header, frames: tuple[do.Payload, ...]) -> None:
         """Send a message, or report its receiver as lost when nobody or too much is there."""
@@ -143,6 +147,7 @@ class Outbox:
         # The first frame found the peer and room; libzmq takes the others without asking again.
         send(header.to_bytes(), more if frames else zmq.NOBLOCK)
         if not frames:
+            self._count(0)
             return
         frame: Any
         *others, last = frames
@@ -171,6 +176,7 @@ class Outbox:
 
     def _send_last(self, peer: do.PeerKey, frame: Any, size: int) -> None:
         """Send the last frame of a message of `size` bytes, and keep the books."""
+        self._count(size)
         if not self._queues.add(peer, size):
             copy = isinstance(frame, bytes) and len(frame) < ZERO_COPY_BYTES
             self._router.send(frame, zmq.NOBLOCK, copy=copy)
@@ -180,6 +186,10 @@ class Outbox:
         while self._queues.total(above=self._memory_limit) > self._memory_limit:
             # More than all credit together: somebody does not take what it gave credit for.
             self._lose(self._queues.largest(), "reads-too-slowly")
+
+    def _count(self, size: int) -> None:
+        self._traffic.messages_out += 1
+        self._traffic.bytes_out += HEADER_BYTES + size
 
     def _lose(self, peer: do.PeerKey, code: str) -> None:
         """End a connection, so that libzmq frees its queue, and tell the core."""

@@ -13,6 +13,8 @@ import click
 import structlog
 
 from attestation import limits
+from attestation.observability.scraping import MetricsAddressError, ScrapeServer, metrics_address
+from attestation.observability.tracing import from_environment
 from coordinator import keys
 from coordinator.broker import Broker
 from coordinator.core.rules import Rules
@@ -58,6 +60,8 @@ class Size(click.ParamType[int]):
 )
 @click.option("--drain-seconds", type=click.FloatRange(0, 86400), default=30, show_default=True)
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the address here.")
+@click.option("--metrics", metavar="ADDRESS", help="Serve metrics, such as at 127.0.0.1:9464.")
+@click.option("--metrics-anywhere", is_flag=True, help="That address may be one outside loopback.")
 @click.pass_context
 def coordinator(  # noqa: PLR0913 - one per option
     ctx: click.Context,
@@ -72,6 +76,8 @@ def coordinator(  # noqa: PLR0913 - one per option
     lease_seconds: float,
     drain_seconds: float,
     ready_file: Path | None,
+    metrics: str | None,
+    metrics_anywhere: bool,
 ) -> None:
     r"""Run the untrusted dispatcher between clients and workers.
 
@@ -104,9 +110,10 @@ def coordinator(  # noqa: PLR0913 - one per option
             rules=rules,
             drain_seconds=drain_seconds,
             ready_file=ready_file,
+            metrics=metrics_address(metrics, anywhere=metrics_anywhere),
         )
         serve(settings)
-    except (CoordinatorError, OSError) as error:
+    except (CoordinatorError, MetricsAddressError, OSError) as error:
         click.echo(f"enclave coordinator: {error}", err=True)
         sys.exit(EXIT_ENVIRONMENT)
     except ValueError as error:
@@ -129,7 +136,9 @@ def keygen(directory: Path) -> None:
 def serve(settings: Settings) -> None:
     """Run one coordinator until a signal ends it."""
     _raise_descriptor_limit()
-    broker = Broker(settings)
+    broker = Broker(settings, tracer=from_environment("enclave-coordinator"))
+    if settings.metrics is not None:
+        ScrapeServer(settings.metrics, broker.metrics)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         broker.stop()

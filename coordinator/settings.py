@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attrs import field, frozen, validators
 
+from attestation.observability.scraping import MetricsAddress
 from coordinator.core.rules import Rules
 from coordinator.errors import SettingsError
 
@@ -24,6 +25,8 @@ class Settings:
     """How long running jobs may take after SIGTERM."""
     ready_file: Path | None = None
     """Where to write the address once it accepts connections."""
+    metrics: MetricsAddress | None = None
+    """Where scrapes are answered; nowhere unless it is said."""
 
     def __attrs_post_init__(self) -> None:
         if not self.listen.startswith(("tcp://", "ipc://")):

@@ -9,7 +9,6 @@ as long as the disk needs for gigabytes.
 """
 
 import os
-from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +16,9 @@ from attrs import define
 
 from attestation.limits import MIB
 from coordinator.core.instructions import SpoolFile
+from coordinator.files import Readers, sync_directory
 
 FLUSH_BYTES: Final = 16 * MIB
-OPEN_READERS: Final = 128
 
 
 @define(eq=False)
@@ -35,7 +34,7 @@ class Spool:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._writers: dict[SpoolFile, _Writer] = {}
-        self._readers: OrderedDict[SpoolFile, int] = OrderedDict()
+        self._readers = Readers()
 
     def _path(self, file: SpoolFile) -> Path:
         suffix = f"{file.attempt}.out" if file.attempt else "in"
@@ -68,28 +67,16 @@ class Spool:
 
     def read(self, file: SpoolFile, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes."""
-        descriptor = self._readers.get(file)
-        if descriptor is None:
-            descriptor = os.open(self._path(file), os.O_RDONLY | os.O_CLOEXEC)
-            self._readers[file] = descriptor
-            if len(self._readers) > OPEN_READERS:
-                os.close(self._readers.popitem(last=False)[1])
-        else:
-            self._readers.move_to_end(file)
-        data = os.pread(descriptor, length, offset)
-        if len(data) != length:
-            raise OSError(f"{self._path(file).name} is shorter than the store says")
-        return data
+        return self._readers.read(self._path(file), offset, length)
 
     def delete(self, file: SpoolFile) -> None:
         """Remove the file if it is there."""
         writer = self._writers.pop(file, None)
         if writer is not None:
             os.close(writer.descriptor)
-        reader = self._readers.pop(file, None)
-        if reader is not None:
-            os.close(reader)
-        self._path(file).unlink(missing_ok=True)
+        path = self._path(file)
+        self._readers.forget(path)
+        path.unlink(missing_ok=True)
 
     def remove_orphans(self, needed: set[SpoolFile]) -> int:
         """Remove every file that is not in `needed`; return how many there were."""
@@ -105,16 +92,5 @@ class Spool:
         """Close every file; unsealed ones are orphans."""
         for writer in self._writers.values():
             os.close(writer.descriptor)
-        for descriptor in self._readers.values():
-            os.close(descriptor)
         self._writers.clear()
-        self._readers.clear()
-
-
-def sync_directory(directory: Path) -> None:
-    """Put the names in `directory` on stable storage."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self._readers.close()

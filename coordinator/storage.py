@@ -1,12 +1,14 @@
-"""The state directory: one store, one spool, one coordinator at a time."""
+"""The state directory: one store with its body log, one spool, one coordinator at a time."""
 
 import contextlib
 import fcntl
 from pathlib import Path
 from typing import IO
 
+from coordinator.body_log import BodyLog
 from coordinator.errors import StoreError
-from coordinator.spool import Spool, sync_directory
+from coordinator.files import sync_directory
+from coordinator.spool import Spool
 from coordinator.store import Store
 
 
@@ -19,7 +21,8 @@ def open_storage(state: Path) -> tuple[Store, Spool, IO[bytes]]:
         raise StoreError(f"{state}: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        store, spool = Store(state / "jobs.sqlite"), Spool(state / "spool")
+        store = Store(state / "jobs.sqlite", BodyLog(state / "bodies"))
+        spool = Spool(state / "spool")
         _sync_names(state)
     except BlockingIOError as error:
         lock.close()
@@ -34,7 +37,7 @@ def open_storage(state: Path) -> tuple[Store, Spool, IO[bytes]]:
 
 
 def _sync_names(state: Path) -> None:
-    """Put the names of both, and of the state directory itself, on stable storage.
+    """Put the names of all three, and of the state directory itself, on stable storage.
 
     Syncing a file does not sync the directories that lead to it: without this a power cut soon
     after the first start takes the whole spool, or everything.

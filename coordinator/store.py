@@ -1,21 +1,23 @@
 """Durable jobs in SQLite: one transaction for everything that one turn of the broker decided.
 
 WAL with `synchronous=FULL`: a commit has reached the disk when it returns, and one commit covers
-every job of the turn (15 thousand commits a second become 195 thousand rows). Bodies above
-2 MiB are files in the spool; the rows say which. Nothing in here is decoded by anything that can
-run code.
+every job of the turn (15 thousand commits a second become 195 thousand rows). Rows are small: the
+segments of a job or result that are more than 32 KiB lie in the body log, which is synced
+before the commit that names them, and those above 2 MiB are files in the spool. Nothing in here is
+decoded by anything that can run code.
 """
 
-import hashlib
+import errno
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from attestation.errors import DecodeError
-from attestation.identifiers import JobId, WorkerId
-from attestation.wire.control import RefusalCode
-from coordinator.core.events import StoredJob, StoredResult
+from attestation.identifiers import JobId
+from attestation.limits import KIB
+from coordinator.body_log import BodyLog, Extent
+from coordinator.core.events import StoredJob
 from coordinator.core.instructions import (
     DeleteJob,
     SpoolFile,
@@ -27,10 +29,12 @@ from coordinator.core.instructions import (
     StoreResult,
     StoreWrap,
 )
-from coordinator.core.lengths import Cursor, SegmentLengths
 from coordinator.errors import StoreError
+from coordinator.stored import cut, pack, read_jobs, unpack
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+ROW_BYTES: Final = 32 * KIB
+"""Segments of up to so many bytes lie in the row: one more fdatasync a turn would cost more."""
 
 _SCHEMA: Final = """
 CREATE TABLE jobs (
@@ -47,21 +51,35 @@ CREATE TABLE results (
     worker BLOB NOT NULL, header BLOB NOT NULL, receipt BLOB NOT NULL, segments BLOB NOT NULL,
     lengths BLOB NOT NULL, spooled INTEGER NOT NULL, count INTEGER NOT NULL,
     finished_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE bodies (
+    job_id BLOB NOT NULL REFERENCES jobs, attempt INTEGER NOT NULL, file INTEGER NOT NULL,
+    start INTEGER NOT NULL, length INTEGER NOT NULL,
+    PRIMARY KEY (job_id, attempt)) STRICT, WITHOUT ROWID;
 """
 
 
 class Store:
-    """The database of one state directory."""
+    """The database of one state directory, and the log of the bodies that its rows name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bodies: BodyLog, *, row_bytes: int = ROW_BYTES) -> None:
         """Open or create it, or raise `StoreError`."""
+        self._bodies = bodies
+        self._row_bytes = row_bytes
+        self._appended: list[Extent] = []
+        """Bodies that this transaction adds."""
+        self._dropped: list[Extent] = []
+        """Bodies that this transaction takes leave of."""
+        self._abandoned: list[Extent] = []
+        """Bodies of transactions that failed."""
         try:
             # Made in one thread and used in another, never in two at once.
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 self._db.execute(f"PRAGMA {setting}")
             self._migrate()
-        except sqlite3.Error as error:
+            rows = self._db.execute("SELECT file, start, length FROM bodies")
+            bodies.recover(Extent(*row) for row in rows)
+        except (sqlite3.Error, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
         self._acts: Mapping[type, Callable[[Any], None]] = {
             StoreJob: self._insert_job,
@@ -78,12 +96,16 @@ class Store:
         if version == SCHEMA_VERSION:
             return
         if version != 0:
-            raise StoreError(f"the store has version {version}, this program {SCHEMA_VERSION}")
+            raise StoreError(
+                f"the store has version {version} and this program {SCHEMA_VERSION}: finish its"
+                " jobs with the program that wrote it, or begin with an empty state directory"
+            )
         self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
 
     def close(self) -> None:
         """Close the database; everything committed stays."""
         self._db.close()
+        self._bodies.close()
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -95,8 +117,9 @@ class Store:
         """
         try:
             self._transact(instructions)
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
             return list(self._commit_by_job(instructions))
+        self._empty_a_sparse_file()
         return []
 
     def _commit_by_job(
@@ -108,21 +131,84 @@ class Store:
         for group in by_job.values():
             try:
                 self._transact(group)
-            except sqlite3.Error:
+            except (sqlite3.Error, OSError):
                 yield from group
 
     def _transact(self, instructions: Iterable[StoreInstruction]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             for instruction in instructions:
                 self._acts[type(instruction)](instruction)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Commit what happens inside, its bodies first; on an error nothing of it happened."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._bodies.sync()
             self._db.execute("COMMIT")
-        except sqlite3.Error:
+        except (sqlite3.Error, OSError):
+            self._abandoned += self._appended
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        else:
+            # A commit that failed may still be found after a crash, until a later one has written
+            # over it. So what it named stays until then.
+            for extent in (*self._dropped, *self._abandoned):
+                self._bodies.release(extent)
+            self._abandoned.clear()
+        finally:
+            self._appended.clear()
+            self._dropped.clear()
+
+    def _in_row(self, pieces: Sequence[bytes]) -> bytes | None:
+        """Join what is small enough for a row; None for what belongs into the log."""
+        return b"".join(pieces) if sum(map(len, pieces)) <= self._row_bytes else None
+
+    def _place_body(self, job_id: JobId, attempt: int, pieces: Sequence[bytes]) -> None:
+        extent = self._bodies.append(pieces)
+        self._appended.append(extent)
+        self._db.execute(
+            "INSERT OR REPLACE INTO bodies VALUES (?,?,?,?,?)",
+            (job_id, attempt, extent.file, extent.start, extent.length),
+        )
+
+    def _drop_bodies(self, job_id: JobId, *, since: int = 0) -> None:
+        """Forget the results of a job, or with its inputs all."""
+        rows = self._db.execute(
+            "DELETE FROM bodies WHERE job_id=? AND attempt>=? RETURNING file, start, length",
+            (job_id, since),
+        )
+        self._dropped.extend(Extent(*row) for row in rows)
+
+    def _empty_a_sparse_file(self) -> None:
+        """Move what lives in it, so that it can be written over or removed."""
+        number = self._bodies.sparse()
+        if number is None:
+            return
+        try:
+            with self._transaction():
+                rows = self._db.execute(
+                    "SELECT job_id, attempt, start, length FROM bodies WHERE file=?", (number,)
+                ).fetchall()
+                for job_id, attempt, start, length in rows:
+                    self._move_body(job_id, attempt, Extent(number, start, length))
+        except (sqlite3.Error, OSError):
+            # Everything is where it was.
+            return
+
+    def _move_body(self, job_id: JobId, attempt: int, extent: Extent) -> None:
+        try:
+            data = self._bodies.read(extent)
+        except OSError:
+            self._bodies.leave(extent.file)
+            raise
+        self._place_body(job_id, attempt, (data,))
+        self._dropped.append(extent)
 
     def _insert_job(self, job: StoreJob) -> None:
+        segments = self._in_row(job.segments)
         self._db.execute(
             "INSERT INTO jobs (job_id, owner, record, envelope, segments, lengths, spooled,"
             " output_window, submitted_ms) VALUES (?,?,?,?,?,?,?,?,?)",
@@ -131,13 +217,15 @@ class Store:
                 job.owner,
                 job.record,
                 job.envelope,
-                b"".join(job.segments),
+                segments or b"",
                 job.lengths,
                 job.spooled,
                 job.output_window,
                 job.submitted_ms,
             ),
         )
+        if segments is None:
+            self._place_body(job.job_id, 0, job.segments)
 
     def _insert_wrap(self, wrap: StoreWrap) -> None:
         self._db.execute(
@@ -152,6 +240,8 @@ class Store:
         )
 
     def _insert_result(self, result: StoreResult) -> None:
+        pieces = pack(result.segments)
+        segments = self._in_row(pieces)
         # The fence once more, in the transaction: no row unless attempt and owner are the stored.
         done = self._db.execute(
             "INSERT INTO results SELECT job_id,?,?,?,?,?,?,?,?,? FROM jobs"
@@ -161,7 +251,7 @@ class Store:
                 result.worker_id,
                 result.header,
                 result.receipt,
-                _pack(result.segments),
+                segments or b"",
                 result.lengths,
                 result.spooled,
                 result.count,
@@ -173,8 +263,11 @@ class Store:
         )
         if done.rowcount != 1:
             raise sqlite3.IntegrityError("a result that does not fit the stored lease")
+        if segments is None:
+            self._place_body(result.job_id, result.attempt, pieces)
 
     def _reject(self, rejection: StoreRejection) -> None:
+        self._drop_bodies(rejection.job_id, since=1)
         self._db.execute("DELETE FROM results WHERE job_id=?", (rejection.job_id,))
         self._db.execute(
             "UPDATE jobs SET failures=?, worker=NULL WHERE job_id=?",
@@ -182,32 +275,57 @@ class Store:
         )
 
     def _refuse(self, refusal: StoreRefusal) -> None:
+        # Nobody runs it again: from here on it takes no room.
+        self._drop_bodies(refusal.job_id)
         self._db.execute(
-            "UPDATE jobs SET refusal=?, detail=? WHERE job_id=?",
+            "UPDATE jobs SET refusal=?, detail=?, segments=x'' WHERE job_id=?",
             (refusal.code.value, refusal.detail, refusal.job_id),
         )
 
     def _delete(self, job: DeleteJob) -> None:
+        self._drop_bodies(job.job_id)
         self._db.execute("DELETE FROM jobs WHERE job_id=?", (job.job_id,))
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def body(self, job_id: JobId) -> tuple[bytes, ...] | None:
-        """Return envelope and inline segments of a job."""
-        row = self._db.execute(
-            "SELECT envelope, segments, lengths, spooled FROM jobs WHERE job_id=?", (job_id,)
-        ).fetchone()
+    def body(self, job_id: JobId) -> tuple[bytes | memoryview, ...] | None:
+        """Return envelope and inline segments of a job; raises `OSError` if they cannot be read."""
+        row = self._read(
+            "SELECT envelope, spooled, jobs.lengths, segments, file, start, bodies.length"
+            " FROM jobs LEFT JOIN bodies ON bodies.job_id=jobs.job_id AND bodies.attempt=0"
+            " WHERE jobs.job_id=?",
+            job_id,
+        )
         if row is None:
             return None
-        envelope, segments, lengths, spooled = row
-        return (envelope,) if spooled else (envelope, *_cut(segments, lengths))
+        envelope, spooled, lengths, *stored = row
+        return (envelope,) if spooled else (envelope, *cut(self._segments(*stored), lengths))
 
-    def result(self, job_id: JobId) -> tuple[bytes, ...] | None:
-        """Return result header, receipt and inline segments of a job."""
-        row = self._db.execute(
-            "SELECT header, receipt, segments FROM results WHERE job_id=?", (job_id,)
-        ).fetchone()
-        return None if row is None else (row[0], row[1], *_unpack(row[2]))
+    def result(self, job_id: JobId) -> tuple[bytes | memoryview, ...] | None:
+        """Return result header, receipt and inline segments; raises `OSError` like `body`."""
+        row = self._read(
+            "SELECT header, receipt, segments, file, start, bodies.length"
+            " FROM results LEFT JOIN bodies USING (job_id, attempt) WHERE results.job_id=?",
+            job_id,
+        )
+        if row is None:
+            return None
+        header, receipt, *stored = row
+        return (header, receipt, *unpack(self._segments(*stored)))
+
+    def _read(self, query: str, job_id: JobId) -> Sequence[Any] | None:
+        try:
+            row: Sequence[Any] | None = self._db.execute(query, (job_id,)).fetchone()
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error)) from error
+        return row
+
+    def _segments(
+        self, in_row: bytes, file: int | None, start: int | None, length: int | None
+    ) -> bytes:
+        if file is None or start is None or length is None:
+            return in_row
+        return self._bodies.read(Extent(file, start, length))
 
     def files(self) -> set[SpoolFile]:
         """Return the spool files that a stored job still needs."""
@@ -218,72 +336,4 @@ class Store:
 
     def jobs(self) -> Iterator[StoredJob]:
         """Return every job in the order of arrival."""
-        wraps: dict[bytes, list[tuple[WorkerId, bytes]]] = {}
-        for job_id, worker, wrap in self._db.execute("SELECT job_id, worker, wrap FROM wraps"):
-            wraps.setdefault(job_id, []).append((worker, wrap))
-        rows = self._db.execute(
-            "SELECT job_id, owner, record, envelope, jobs.lengths, jobs.spooled, output_window,"
-            " submitted_ms, jobs.attempt, failures, jobs.worker, refusal, detail, results.attempt,"
-            " results.worker, results.lengths, results.spooled, count, finished_ms,"
-            " length(header) + length(receipt) + length(results.segments)"
-            " FROM jobs LEFT JOIN results USING (job_id) ORDER BY jobs.rowid"
-        )
-        for row in rows:
-            yield _stored(row, tuple(wraps.get(row[0], ())))
-
-
-def _stored(row: Sequence[object], wraps: tuple[tuple[WorkerId, bytes], ...]) -> StoredJob:
-    names = (
-        "attempt",
-        "worker_id",
-        "lengths",
-        "spooled",
-        "count",
-        "finished_ms",
-        "inline_bytes",
-    )
-    result = None
-    if row[13] is not None:
-        result = StoredResult(**dict(zip(names, row[13:20], strict=True)))  # type: ignore[arg-type]
-    refusal = (RefusalCode(str(row[11])), str(row[12])) if row[11] is not None else None
-    envelope = row[3] if isinstance(row[3], bytes) else b""
-    return StoredJob(
-        job_id=row[0],  # type: ignore[arg-type]
-        owner=row[1],  # type: ignore[arg-type]
-        record=row[2],  # type: ignore[arg-type]
-        wraps=wraps,
-        envelope_digest=hashlib.sha256(envelope).digest(),
-        envelope_bytes=len(envelope),
-        lengths=row[4],  # type: ignore[arg-type]
-        spooled=bool(row[5]),
-        output_window=row[6],  # type: ignore[arg-type]
-        submitted_ms=row[7],  # type: ignore[arg-type]
-        attempt=row[8],  # type: ignore[arg-type]
-        failures=row[9],  # type: ignore[arg-type]
-        worker_id=row[10],  # type: ignore[arg-type]
-        result=result,
-        refusal=refusal,
-    )
-
-
-def _cut(data: bytes, lengths: bytes) -> Iterator[bytes]:
-    pieces = SegmentLengths.from_bytes(lengths)
-    if pieces.total != len(data):
-        raise DecodeError("stored segments and their lengths disagree")
-    cursor = Cursor(pieces)
-    for _ in range(pieces.count):
-        offset, length = cursor.take()
-        yield data[offset : offset + length]
-
-
-def _pack(segments: Sequence[bytes]) -> bytes:
-    """Join inline outputs, each behind its length."""
-    return b"".join(len(segment).to_bytes(4, "big") + segment for segment in segments)
-
-
-def _unpack(data: bytes) -> Iterator[bytes]:
-    offset = 0
-    while offset < len(data):
-        length = int.from_bytes(data[offset : offset + 4], "big")
-        yield data[offset + 4 : offset + 4 + length]
-        offset += 4 + length
+        return read_jobs(self._db)

@@ -12,7 +12,7 @@ from attrs import frozen
 from attestation import limits
 from attestation.encoding import cbor
 from attestation.encoding.digests import Label, digest
-from attestation.encoding.record import Record, array, item, octets, row, text, uint, word
+from attestation.encoding.record import Record, array, boolean, item, octets, row, text, uint, word
 from attestation.errors import DecodeError
 from attestation.identifiers import (
     DIGEST_BYTES,
@@ -119,7 +119,8 @@ class JobHeader(Record):
     how the receipt commits to inputs and outputs: `tags` or `sha256`. `inputs` are sealed tensor
     headers in the order their segments travel. A worker refuses the job after `not_after_ms`
     (Unix milliseconds) or at a price above `price_limit` (0: any). With `items` above 0 every input
-    is a stack of so many, and the program runs on each of them (`programs.stacking`).
+    is a stack of so many, and the program runs on each of them (`programs.stacking`). A
+    `deterministic` job is refused unless every kernel promises the same bits again.
     """
 
     VERSION = 1
@@ -139,6 +140,7 @@ class JobHeader(Record):
     not_after_ms: int = item(uint())
     price_limit: int = item(uint())
     items: int = item(uint(limits.ITEMS_PER_JOB), default=0)
+    deterministic: bool = item(boolean(), default=False)
 
     def digest(self) -> Digest:
         """Return the request digest that wraps, the sealed body and the receipt are bound to."""

@@ -167,8 +167,7 @@ class Admission:
     def _enqueue(self, job: Job) -> None:
         world = self._world
         world.counters["jobs.accepted"] += 1
-        if job.peer is not None:
-            world.send(job.peer, Header(Kind.ACCEPTED, job.job_id))
+        world.send_to_client(job, Header(Kind.ACCEPTED, job.job_id))
         world.note(
             "job.accepted",
             level="debug",
@@ -200,16 +199,14 @@ class Admission:
     def _start_upload(self, job: Job) -> None:
         world = self._world
         window = world.rules.window(job.record.segment_bytes)
-        job.upload = Upload(window=window, progress_ms=world.now_ms)
+        upload = job.upload = Upload(window=window, progress_ms=world.now_ms)
         lane = window * sealed_segment(job.record.segment_bytes)
         world.timers.set(world.now_ms + world.rules.stall_ms, Alarm.STALL, job.job_id)
         key = upload_lane(job.job_id)
-        world.budget.request(key, lane, lambda: self._grant_upload(job), job.account)
+        world.budget.request(key, lane, lambda: self._grant_upload(job, upload), job.account)
 
-    def _grant_upload(self, job: Job) -> None:
-        upload, world = job.upload, self._world
-        if upload is None or job.peer is None:
-            return
+    def _grant_upload(self, job: Job, upload: Upload) -> None:
+        world = self._world
         target = min(upload.received + upload.window, job.record.input_segments)
         more = target - upload.granted
         # Credit goes out in quarters of a window: one message for several segments.
@@ -217,13 +214,11 @@ class Admission:
             return
         upload.granted = target
         upload.progress_ms = world.now_ms
-        world.send(job.peer, Header(Kind.INPUT_CREDIT, job.job_id, count=more))
+        world.send_to_client(job, Header(Kind.INPUT_CREDIT, job.job_id, count=more))
 
-    def receive(self, job: Job, event: Segment) -> None:
+    def receive(self, job: Job, upload: Upload, event: Segment) -> None:
         """Take one INPUT of a durable job into its file."""
-        upload, world = job.upload, self._world
-        if upload is None:
-            return
+        world = self._world
         problem = self._check_input(job, upload, event)
         if problem is not None:
             self._dispatch.refuse_job(job, *problem)
@@ -233,7 +228,7 @@ class Admission:
         world.counters["bytes.received"] += len(event.payload)
         world.out.append(do.SpoolAppend(job.input_file, event.payload))
         if upload.received < job.record.input_segments:
-            self._grant_upload(job)
+            self._grant_upload(job, upload)
         else:
             self._finish_upload(job)
 

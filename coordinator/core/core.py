@@ -167,13 +167,14 @@ class Core:
 
     def _delete_again(self) -> None:
         world = self.world
-        gone, world.undeleted = world.undeleted, set()
+        gone = world.undeleted.difference(world.jobs)
+        # An id that was taken again keeps its files until that job has ended as well.
+        world.undeleted.intersection_update(world.jobs)
         for job_id in gone:
-            if job_id not in world.jobs:
-                recorded = world.finished.get(job_id, NEVER).recorded
-                world.out.append(DeleteJob(job_id=job_id))
-                # Attempt 0 is the inputs; with a result there may be outputs as well.
-                world.out.extend(SpoolDelete(SpoolFile(job_id, n)) for n in {0, recorded})
+            recorded = world.finished.get(job_id, NEVER).recorded
+            world.out.append(DeleteJob(job_id=job_id))
+            # Attempt 0 is the inputs; with a result there may be outputs as well.
+            world.out.extend(SpoolDelete(SpoolFile(job_id, n)) for n in {0, recorded})
 
     def _drain(self, _: events.DrainRequested) -> None:
         self.world.draining = True

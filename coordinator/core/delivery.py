@@ -21,12 +21,9 @@ class Delivering:
     def start(self, job: Job, frames: tuple[Payload, ...] | None = None) -> None:
         """Begin, if the owner is here and not busy. `frames` is a RESULT still in memory."""
         world = self._world
-        client = world.client_at(job.peer) or world.connection_of(job.owner)
+        client = world.client_at(job.peer)
         if client is None or job.result is None or job.delivery is not None:
             return
-        if job.peer != client.peer:
-            job.peer = client.peer
-            job.client_credit = job.output_window
         if len(client.deliveries) >= world.rules.deliveries_per_client:
             client.backlog.append(job.job_id)
             return

@@ -127,6 +127,7 @@ class Dispatch:
             window=max(1, world.rules.window(job.record.segment_bytes)),
             expires_ms=world.now_ms + world.rules.lease_ms,
             progress_ms=world.now_ms,
+            since_ms=world.now_ms,
         )
         worker.running.add(job.job_id)
         world.timers.set(attempt.expires_ms, Alarm.LEASE, job.job_id)
@@ -189,8 +190,7 @@ class Dispatch:
         self.wait_again(job)
 
     def _tell_lost(self, job: Job) -> None:
-        if job.peer is not None:
-            self._world.send(job.peer, Header(Kind.LOST, job.job_id))
+        self._world.send_to_client(job, Header(Kind.LOST, job.job_id))
         self._world.forget_job(job)
 
     def wait_again(self, job: Job) -> None:
@@ -204,7 +204,8 @@ class Dispatch:
     def decline(self, worker: Worker, message: Message) -> None:
         """A worker refuses a job before running it: another worker, or the end."""
         world, job = self._world, self._world.jobs.get(message.header.job_id)
-        if job is None or not self.holds_lease(job, worker, message.header.attempt):
+        attempt = self.lease(job, worker, message.header.attempt)
+        if job is None or attempt is None:
             return
         try:
             refusal = Refusal.from_bytes(b"".join(message.frames))
@@ -215,7 +216,7 @@ class Dispatch:
         if code in FINAL and not self._others(job, worker.worker_id):
             self.refuse_job(job, code, "every worker that could run it refused it")
             return
-        moved = job.attempt is not None and job.attempt.moved
+        moved = attempt.moved
         self._end_attempt(job, revoke=False)
         job.declined_by.add(worker.worker_id)
         if code != RefusalCode.WORKER_LIMIT:
@@ -283,14 +284,12 @@ class Dispatch:
         )
         world.timers.set(world.now_ms + world.rules.retention_ms, Alarm.RETENTION, job.job_id)
 
-    def holds_lease(self, job: Job, worker: Worker, attempt: int) -> bool:
-        """The fence: leased, this attempt, this worker."""
-        return (
-            job.state in RUNNING
-            and job.attempt is not None
-            and job.attempt.number == attempt
-            and job.attempt.worker_id == worker.worker_id
-        )
+    def lease(self, job: Job | None, worker: Worker, number: int) -> Attempt | None:
+        """The fence: return the attempt if it is the one under which this worker holds the job."""
+        attempt = job.attempt if job is not None and job.state in RUNNING else None
+        if attempt is None or (attempt.number, attempt.worker_id) != (number, worker.worker_id):
+            return None
+        return attempt
 
     def check_lease(self, job: Job) -> None:
         """A lease's timer: renewed ones get another, others end."""
@@ -348,8 +347,6 @@ class Dispatch:
                 job.asked &= world.workers.keys()
             for worker in world.workers.values():
                 if worker.worker_id in job.asked or not suits(job, worker):
-                    continue
-                if worker.worker_id in job.wraps and worker.worker_id not in job.declined_by:
                     continue
                 job.asked.add(worker.worker_id)
                 asked += 1

@@ -29,7 +29,10 @@ class Tick:
 
 @frozen
 class Message:
-    """A well-formed message other than a segment; frames are those after the header."""
+    """A well-formed message other than a segment; frames are those after the header.
+
+    Sealed segments among them may be received ZeroMQ frames, passed on without a look.
+    """
 
     peer: PeerKey
     header: Header

@@ -132,6 +132,7 @@ class Attempt:
     window: int
     expires_ms: int
     progress_ms: int
+    since_ms: int = 0
     in_granted: int = 0
     in_asked: int = 0
     in_sent: int = 0

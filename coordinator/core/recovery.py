@@ -78,6 +78,7 @@ class Recovery:
                 window=1,
                 expires_ms=world.now_ms + world.rules.lease_ms,
                 progress_ms=world.now_ms,
+                since_ms=world.now_ms,
             )
             world.timers.set(job.attempt.expires_ms, Alarm.LEASE, job.job_id)
         else:

@@ -36,11 +36,9 @@ class Results:
         """Record or relay a result if lease, attempt and owner match; answer it otherwise."""
         world, header = self._world, message.header
         job = world.jobs.get(header.job_id)
-        if job is None or not self._dispatch.holds_lease(job, worker, header.attempt):
+        attempt = self._dispatch.lease(job, worker, header.attempt)
+        if job is None or attempt is None:
             self._late(worker, header, job)
-            return
-        attempt = job.attempt
-        if attempt is None:
             return
         problem = check_result(job, attempt, message)
         if problem is not None:
@@ -115,11 +113,8 @@ class Results:
         world.drop_body(job)
         job.stream_done_ms = world.now_ms
         world.timers.set(world.now_ms + world.rules.stall_ms, Alarm.STALL, job.job_id)
-        if job.peer is not None:
-            onward = Header(
-                Kind.RESULT, job.job_id, header.attempt, 0, header.count, worker.worker_id
-            )
-            world.send(job.peer, onward, *message.frames)
+        onward = Header(Kind.RESULT, job.job_id, header.attempt, 0, header.count, worker.worker_id)
+        world.send_to_client(job, onward, *message.frames)
 
     def reject(self, job: Job, number: int) -> None:
         """Its client could not verify the result of attempt `number`: let another worker run it.

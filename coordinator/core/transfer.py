@@ -33,8 +33,8 @@ class Transfer:
         if job is None or job.owner != client.client_key:
             # Segments under way when their job ended: not worth an answer each.
             self._world.counters["segments.stray"] += 1
-        elif job.state is State.RECEIVING:
-            self._admission.receive(job, event)
+        elif job.state is State.RECEIVING and job.upload is not None:
+            self._admission.receive(job, job.upload, event)
         elif job.state is State.STREAM_LEASED and job.attempt is not None and not job.inline:
             self._relay_input(job, job.attempt, event)
 
@@ -81,11 +81,11 @@ class Transfer:
         """The worker can take more inputs."""
         world, header = self._world, message.header
         job = world.jobs.get(header.job_id)
-        if job is None or not self._dispatch.holds_lease(job, worker, header.attempt):
+        attempt = self._dispatch.lease(job, worker, header.attempt)
+        if job is None or attempt is None:
             self.fence(worker, header)
             return
-        attempt = job.attempt
-        if attempt is None or job.inline:
+        if job.inline:
             return
         attempt.in_granted = min(attempt.in_granted + header.count, job.record.input_segments)
         self._renew(attempt)
@@ -98,11 +98,9 @@ class Transfer:
         """Take an output segment: to the spool, or straight on to the client."""
         world, header = self._world, event.header
         job = world.jobs.get(header.job_id)
-        if job is None or not self._dispatch.holds_lease(job, worker, header.attempt):
+        attempt = self._dispatch.lease(job, worker, header.attempt)
+        if job is None or attempt is None:
             self.fence(worker, header)
-            return
-        attempt = job.attempt
-        if attempt is None:
             return
         problem = self._check_output(job, attempt, event)
         if problem is not None:
@@ -113,12 +111,12 @@ class Transfer:
         self._renew(attempt)
         if job.durable:
             world.out.append(do.SpoolAppend(job.output_file(attempt.number), event.payload))
-        elif job.peer is not None:
+        else:
             world.counters["bytes.relayed"] += len(event.payload)
             onward = Header(
                 Kind.OUTPUT, job.job_id, attempt.number, header.index, 0, worker.worker_id
             )
-            world.out.append(do.Send(job.peer, onward, (event.payload,)))
+            world.send_to_client(job, onward, event.payload)
         grant_outputs(world, job, worker)
 
     @staticmethod

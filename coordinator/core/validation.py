@@ -1,7 +1,7 @@
 """Invariants that hold after every event. Tests call this; it costs too much for every message."""
 
 from attestation.errors import LocalProtocolError
-from coordinator.core.job import RUNNING, WAITING, Job, State
+from coordinator.core.job import RUNNING, WAITING, Attempt, Job, State
 from coordinator.core.world import World
 
 
@@ -30,13 +30,12 @@ def _check_job(world: World, job: Job) -> None:
     own = world.jobs_of.get(job.owner)
     _require(own is not None and own.get(job.job_id) is job, "every job is among its owner's")
     if job.attempt is not None:
-        _check_attempt(world, job)
+        _check_attempt(world, job, job.attempt)
+    here = world.client_at(job.peer) is not None or world.connection_of(job.owner) is None
+    _require(here, "a job is somebody's whenever its owner is here")
 
 
-def _check_attempt(world: World, job: Job) -> None:
-    attempt = job.attempt
-    if attempt is None:
-        return
+def _check_attempt(world: World, job: Job, attempt: Attempt) -> None:
     _require(attempt.number == job.attempt_number, "the lease is of the newest attempt")
     _require(attempt.in_sent <= attempt.in_granted, "inputs within the worker's credit")
     _require(attempt.in_asked <= attempt.in_granted, "no more asked for than the worker takes")

@@ -174,12 +174,8 @@ class Welcome:
         heartbeat = Heartbeat.from_bytes(single(message))
         for job_id, number in heartbeat.running:
             job = world.jobs.get(job_id)
-            attempt = job.attempt if job is not None else None
-            if (
-                job is None
-                or attempt is None
-                or not self._dispatch.holds_lease(job, worker, number)
-            ):
+            attempt = self._dispatch.lease(job, worker, number)
+            if job is None or attempt is None:
                 world.send(worker.peer, Header(Kind.REVOKE, job_id, number))
                 continue
             attempt.expires_ms = world.now_ms + world.rules.lease_ms

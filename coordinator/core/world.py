@@ -78,6 +78,11 @@ class World:
         """Send a message that is in memory."""
         self.out.append(do.Send(peer, header, frames))
 
+    def send_to_client(self, job: Job, header: Header, *frames: Payload) -> None:
+        """Send to the client of a job, if it is here."""
+        if job.peer is not None:
+            self.send(job.peer, header, *frames)
+
     def refuse(
         self,
         peer: PeerKey,
