@@ -31,6 +31,7 @@ from coordinator.core.dispatch import Dispatch
 from coordinator.core.transfer import Transfer
 from enclave_worker import admission
 from enclave_worker.admission import Admission
+from enclave_worker.executor import JobExecution
 from enclave_worker.inbox import Inbox, Segment
 from enclave_worker.replay import Claim, ReplayCache
 from enclave_worker.runtime import Runtime
@@ -282,7 +283,10 @@ JOBS = (
     Mutation(
         defence="the worker keeps the job's deadline",
         attacks=("stale-job",),
-        removes=(Unraised(Admission._check_terms, "ExpiredError"),),
+        removes=(
+            Unraised(Admission._check_terms, "ExpiredError"),
+            Unraised(JobExecution._require_in_time, "ExpiredError"),
+        ),
     ),
     Mutation(
         defence="every input segment has a tag over its tensor, place and job",

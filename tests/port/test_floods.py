@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from attestation import limits
 from attestation.wire.control import ClientHello, Heartbeat, JobListing, Refusal, RefusalCode
 from attestation.wire.frames import Header, Kind
 from coordinator.core.rules import Rules
@@ -151,8 +152,12 @@ def test_uploads_that_nobody_continues_leave_room_for_others(tmp_path: Path) -> 
         assert broker.core.world.budget.used <= rules.memory_limit
 
 
-def test_running_jobs_of_one_account_leave_room_for_others(tmp_path: Path) -> None:
+def test_running_jobs_of_one_account_leave_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client and a worker in league that never end hold a share of the memory, not all."""
+    # With small messages the memory of the test is small too.
+    monkeypatch.setattr(limits, "INLINE_BYTES", 256 * limits.KIB)
     rules = Rules(memory_limit=64 * SEALED, **TIMES)
     with (
         running(tmp_path, rules=rules) as broker,
