@@ -75,7 +75,7 @@ def test_an_enrolled_tpm_is_accepted_for_each_challenge_of_its_window(
         )
         assert result.accepted, result.refusals
         warnings = [check.code for check in result.checks if check.tier is Tier.WARNING]
-        assert warnings == ["revocation-missing"]
+        assert warnings == ["revocation-unknown"]
         assert result.recipient_key().public_bytes == window.keyset.kem_public_key
 
 

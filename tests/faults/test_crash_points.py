@@ -50,8 +50,8 @@ def test_nothing_accepted_is_lost_wherever_the_coordinator_dies(
 ) -> None:
     deaths = crash_everywhere(nursery, when, power=power)
     tally(request, deaths)
-    for kind in ("append", "fdatasync"):
-        assert deaths[f"killed at {kind}"], deaths
+    # Which of the two a point meets depends on what shares a turn.
+    assert deaths["killed at append"] + deaths["killed at fdatasync"] > 2, deaths
     for kind in ("commit", "fsync", "unlink"):
         assert deaths[f"killed at {kind}"] > 2, deaths
 

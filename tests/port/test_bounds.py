@@ -14,7 +14,7 @@ from coordinator.core.timers import PRUNE_AT, Alarm, Timers
 from coordinator.errors import KeyFileError
 from coordinator.keys import AllowList
 from coordinator.send_queues import FORWARDS, FORWARDS_FROM_ONE, MILESTONE, Forwards, SendQueues
-from tests.port.ground import MIB
+from tests.port.ground import MIB, wait_until
 
 A, B = (b"", b"\0aaaa"), (b"", b"\0bbbb")
 
@@ -165,20 +165,23 @@ def test_a_small_frame_is_watched_as_a_large_one_is(tmp_path: Path) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         peer = context.socket(zmq.DEALER)
         peer.linger = 0
+        # A peer that takes nothing: what does not fit between us is under way for as long as it is.
+        peer.rcvhwm, peer.rcvbuf = 1, 4096
         peer.connect(broker.address)
         peer.send(b"hello")
         routing_id, _ = broker._router.recv_multipart()
         broker._router.send(routing_id, zmq.SNDMORE)
-        # Nobody has shaken hands with the kernel yet in the time that this takes.
         trackers = [broker._router.send(b"small", copy=False, track=True)]
-        for _ in range(500):
+        for _ in range(900):
             broker._router.send(routing_id, zmq.SNDMORE)
-            trackers.append(broker._router.send(bytes(1_000), copy=False, track=True))
+            trackers.append(broker._router.send(bytes(20_000), copy=False, track=True))
         assert not all(each.done for each in trackers), "some are under way"
-        tracker = trackers[-1]
-        tracker.wait(5)
         peer.close()
         context.term()
+        # The socket learns that the peer is gone when it is next looked at.
+        wait_until(
+            lambda: broker._router.poll(10) is not None and trackers[-1].done, "all are let go"
+        )
     finally:
         broker.close()
 

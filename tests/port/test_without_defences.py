@@ -134,6 +134,7 @@ def test_without_bounds_on_forwards_a_flooded_worker_is_driven_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Forwards, "room", lambda *_: True)
+    monkeypatch.setattr(Forwards, "add", lambda *_: None)
     with (
         running(tmp_path) as broker,
         SocketClient(broker.address) as flooder,
