@@ -5,6 +5,7 @@ not pay for hundreds of interpreters. It has no threads, so the fork is clean; r
 JSON on its standard input, answers are lines on its output: the process id, later how it ended.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -66,8 +67,7 @@ class Nursery:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+        self._send(signal.SIGKILL)
         self._popen.communicate()
         if self._popen.returncode:
             raise AssertionError(f"the nursery ended with {self._popen.returncode}")
@@ -116,15 +116,21 @@ class Nursery:
 
     def kill(self) -> None:
         """kill -9, if it lives, and wait for its end."""
-        if self.alive() and self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+        if self.alive():
+            self._send(signal.SIGKILL)
             self.wait()
 
     def stop(self) -> None:
         """Ask it to end, twice: at once, in order."""
-        if self.alive() and self.pid is not None:
-            os.kill(self.pid, signal.SIGTERM)
+        if self.alive():
+            self._send(signal.SIGTERM)
             self.wait()
+
+    def _send(self, number: signal.Signals) -> None:
+        # It may meet its point, and die of it, just before.
+        with contextlib.suppress(ProcessLookupError):
+            if self.pid is not None:
+                os.kill(self.pid, number)
 
     def wait(self) -> None:
         """Wait until it has ended."""
