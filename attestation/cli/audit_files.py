@@ -12,11 +12,19 @@ from attestation.cli.signing_keys import pinned_option
 from attestation.encoding.record import Record
 from attestation.endorsements.bundle import CollateralBundle
 from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
-from attestation.errors import UnavailableError
+from attestation.errors import DecodeError, UnavailableError
+from attestation.evidence.bundle import EvidenceRecord
 from attestation.policy.loading import load_policy
 from attestation.policy.policy import Policy
+from attestation.receipts.receipt import Receipt
 
 R = TypeVar("R", bound=Record)
+
+_WHAT: Final[dict[type[Record], str]] = {
+    EvidenceRecord: "an evidence file",
+    Receipt: "a receipt",
+    CollateralBundle: "a collateral file",
+}
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -106,7 +114,12 @@ def load_collateral(paths: Sequence[Path], pinned: bytes | None) -> GivenCollate
 
 def read_record(path: Path, kind: type[R]) -> R:
     """Read one file of our own format; raises `UnavailableError` and `DecodeError`."""
-    return kind.from_bytes(read_bounded(path, kind.LIMIT))
+    data = read_bounded(path, kind.LIMIT)
+    try:
+        return kind.from_bytes(data)
+    except DecodeError as error:
+        # Somebody who mixed up two files is not helped by the byte at which they differ.
+        raise DecodeError(f"{path} is not {_WHAT[kind]} of this version ({error})") from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -122,5 +122,5 @@ def test_files_that_are_something_else_are_refused(
         (other, policy, EvidenceFileError),
     ]
     for file, rules, error in cases:
-        with pytest.raises(error):
+        with pytest.raises(error, match=file.name if error is DecodeError else None):
             run(file, "--policy", rules, "--at", AT)
