@@ -1,46 +1,24 @@
-"""Whatever a device says, the worker ends with evidence or with an error of ours."""
+"""Whatever a device says, the worker ends with evidence or with an error of ours.
+
+Answers of any bytes are tried by the bodies of tests/fuzz/hosts.py.
+"""
 
 from contextlib import suppress
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attestation.errors import DecodeError, UnavailableError
+from attestation.errors import UnavailableError
 from enclave_worker.attester import patience, sev_guest
-from enclave_worker.attester.configfs_tsm import ConfigfsTsm, TsmReport
-from enclave_worker.attester.nitro import NitroAttester
 from enclave_worker.attester.nvidia_gpu import _taken
 from enclave_worker.attester.patience import PAUSES, AttesterFailedError, persist
 from enclave_worker.attester.tsm import TsmAttester
 from tests.attester.conftest import certificate_table, unsigned_snp_report
+from tests.fuzz.hosts import Kernel
 
 DATA = bytes(range(64))
-NITRO = NitroAttester(Path("/dev/null"))
-
-blobs = st.binary(max_size=2048)
-
-
-class Kernel(ConfigfsTsm):
-    """A kernel that answers with anything."""
-
-    def __init__(self, provider: str, outblob: bytes, auxblob: bytes) -> None:
-        self._answer = TsmReport(provider=provider, outblob=outblob, auxblob=auxblob)
-
-    def provider(self) -> str:
-        return self._answer.provider
-
-    def report(self, inblob: bytes) -> TsmReport:
-        return self._answer
-
-
-@given(st.sampled_from(["sev_guest", "tdx_guest"]), blobs, blobs)
-def test_no_outblob_crashes_the_worker(provider: str, outblob: bytes, auxblob: bytes) -> None:
-    attester = TsmAttester(Kernel(provider, outblob, auxblob), event_log=Path("/nonexistent"))
-    with pytest.raises(UnavailableError):
-        attester.collect(DATA)
 
 
 @given(st.integers(0, 1183), st.integers(1, 255))
@@ -55,12 +33,6 @@ def test_a_report_with_one_byte_changed_is_evidence_or_an_error(place: int, chan
         return
     with suppress(AttesterFailedError):
         assert attester.collect(DATA)
-
-
-@given(blobs)
-def test_no_answer_of_the_nitro_module_crashes_the_worker(response: bytes) -> None:
-    with pytest.raises((DecodeError, UnavailableError)):
-        NITRO._document(response)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.integers(0, 4096))

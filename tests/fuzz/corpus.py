@@ -26,7 +26,7 @@ from attestation.wire import control, messages
 from attestation.wire.frames import Header, Kind
 from coordinator.core.lengths import SegmentLengths
 from tests.coordinator.formats import submit_record
-from tests.fuzz import catalogue, honest, intel, nvidia, platforms, sev_snp, verdicts
+from tests.fuzz import catalogue, honest, hosts, intel, nvidia, platforms, sev_snp, verdicts
 from tests.fuzz.bodies import RECORDS, TPM_POLICY
 from tests.fuzz.parties import JOB_IDS, KINDS
 from tests.fuzz.script import chunk
@@ -278,6 +278,8 @@ def _worker_runtime() -> list[bytes]:
 
 
 _SEEDS: dict[str, Callable[[], list[bytes]]] = {
+    "kernel_report": hosts.seeds_of_reports,
+    "nitro_answer": hosts.seeds_of_answers,
     "tpm_signature_form": platforms.seeds_of_signatures,
     "tpm_key": platforms.seeds_of_keys,
     "nitro_document": platforms.seeds_of_documents,
