@@ -182,3 +182,8 @@ def test_more_parameters_than_a_worker_reads_are_not_sealed() -> None:
         encode_parameters({"run": {f"k{number}": 1 for number in range(65)}})
     with pytest.raises(ProgramTooLargeError):
         encode_parameters({f"s{number}": {"k": 1} for number in range(257)})
+
+
+def test_a_result_sent_again_to_a_coordinator_that_forgot_the_worker_is_no_second_run() -> None:
+    """The body counted messages where it meant receipts: a second welcome made it fail."""
+    BODIES["worker_runtime"](b"\x03\x12\x01" + bytes(6) + b"\x01" + bytes(5) + b"floor\x01\x00")
