@@ -25,7 +25,14 @@ from attestation.identifiers import JobId
 from attestation.observability.exposition import Family
 from attestation.observability.tracing import Tracer
 from attestation.wire.frames import Kind, check_message
-from coordinator.broker_sockets import ZERO_COPY_BYTES, Outbox, Wakeup, buffer_of, open_router
+from coordinator.broker_sockets import (
+    NOW,
+    ZERO_COPY_BYTES,
+    Outbox,
+    Wakeup,
+    buffer_of,
+    open_router,
+)
 from coordinator.connections import LOOK_MS, Connections
 from coordinator.core import events
 from coordinator.core import instructions as do
@@ -84,6 +91,7 @@ class Broker:
             self.address, hello_ms=rules.hello_ms, memory_limit=rules.memory_limit
         )
         self._taken = 0
+        self._ticked_ms = -1
         self._reread_ms = 0
         self._wakeup = Wakeup()
         self._verbose = logging.getLogger("coordinator").isEnabledFor(logging.DEBUG)
@@ -183,8 +191,10 @@ class Broker:
             self._look_around(now_ms, everything=everything)
 
     def _tick(self) -> int:
-        now_ms, unix_ms = time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000
-        self._carry_out(self.core.handle(events.Tick(now_ms, unix_ms)))
+        now_ms = time.monotonic_ns() // 1_000_000
+        if now_ms != self._ticked_ms:
+            self._ticked_ms = now_ms
+            self._carry_out(self.core.handle(events.Tick(now_ms, time.time_ns() // 1_000_000)))
         return now_ms
 
     def _look_around(self, now_ms: int, *, everything: bool) -> None:
@@ -230,7 +240,7 @@ class Broker:
     def _receive(self) -> tuple[events.Event | None, int]:
         """Take one message off the socket; None for one that nobody could answer."""
         # As frames: to ask one whether more follow is a hundredth of asking the socket.
-        first = self._router.recv(zmq.NOBLOCK, copy=False)
+        first = self._router.recv(NOW, copy=False)
         routing_id = first.bytes
         user = b""
         if self._authenticator is not None:

@@ -26,6 +26,10 @@ ZERO_COPY_BYTES: Final = 64 * limits.KIB
 """Below, copying is cheaper than libzmq's bookkeeping of a shared buffer."""
 """libzmq counts messages, not bytes: credit bounds the bytes, these bound what ignores credit."""
 
+NOW: Final = int(zmq.NOBLOCK)
+NOW_AND_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+"""As plain numbers: combining pyzmq's flags costs a microsecond each time."""
+
 OPTIONS: Final = {
     # Bytes a stranger can announce, and seconds it may hold a file descriptor without a handshake:
     # with the default of 30 s, 700 idle connections starve everybody else.
@@ -98,9 +102,9 @@ class Outbox:
         self._traffic = traffic
         self._connections = connections
         self._report = report
-        self._queues = SendQueues()
         self._forwards = Forwards(rules.memory_limit)
         self._pace_bytes = min(rules.window_bytes, rules.memory_limit // 8)
+        self._queues = SendQueues(milestone=self._pace_bytes // 4)
         self._memory_limit = rules.memory_limit
 
     def send(self, message: do.Send) -> None:
@@ -120,20 +124,20 @@ class Outbox:
             self._report(events.Unforwarded(message))
             return
         try:
-            self._router.send(receiver, zmq.NOBLOCK | zmq.SNDMORE)
+            self._router.send(receiver, NOW_AND_MORE)
         except zmq.Again:
             self._report(events.Unforwarded(message))
         except zmq.ZMQError:
             self._report(events.PeerLost(message.peer))
         else:
-            self._router.send(message.header.to_bytes(), zmq.NOBLOCK | zmq.SNDMORE)
-            frame = self._router.send(buffer_of(body), zmq.NOBLOCK, copy=False, track=True)
+            self._router.send(message.header.to_bytes(), NOW_AND_MORE)
+            frame = self._router.send(buffer_of(body), NOW, copy=False, track=True)
             self._forwards.add(receiver, sender, len(body), frame)
             self._count(len(body))
 
     def transmit(self, peer: do.PeerKey, header: Header, frames: tuple[do.Payload, ...]) -> None:
         """Send a message, or report its receiver as lost when nobody or too much is there."""
-        send, more = self._router.send, zmq.NOBLOCK | zmq.SNDMORE
+        send, more = self._router.send, NOW_AND_MORE
         try:
             send(peer[1], more)
         except zmq.Again:
@@ -145,7 +149,7 @@ class Outbox:
             self._report(events.PeerLost(peer))
             return
         # The first frame found the peer and room; libzmq takes the others without asking again.
-        send(header.to_bytes(), more if frames else zmq.NOBLOCK)
+        send(header.to_bytes(), more if frames else NOW)
         if not frames:
             self._count(0)
             return
@@ -164,13 +168,13 @@ class Outbox:
     def send_segment(self, peer: do.PeerKey, header: Header, data: bytes) -> bool:
         """Send one segment; return whether the queue had room for it."""
         try:
-            self._router.send(peer[1], zmq.NOBLOCK | zmq.SNDMORE)
+            self._router.send(peer[1], NOW_AND_MORE)
         except zmq.Again:
             return False
         except zmq.ZMQError:
             self._report(events.PeerLost(peer))
             return True
-        self._router.send(header.to_bytes(), zmq.NOBLOCK | zmq.SNDMORE)
+        self._router.send(header.to_bytes(), NOW_AND_MORE)
         self._send_last(peer, data, len(data))
         return True
 
@@ -179,9 +183,9 @@ class Outbox:
         self._count(size)
         if not self._queues.add(peer, size):
             copy = isinstance(frame, bytes) and len(frame) < ZERO_COPY_BYTES
-            self._router.send(frame, zmq.NOBLOCK, copy=copy)
+            self._router.send(frame, NOW, copy=copy)
             return
-        watched = self._router.send(buffer_of(frame), zmq.NOBLOCK, copy=False, track=True)
+        watched = self._router.send(buffer_of(frame), NOW, copy=False, track=True)
         self._queues.watch(peer, watched)
         while self._queues.total(above=self._memory_limit) > self._memory_limit:
             # More than all credit together: somebody does not take what it gave credit for.

@@ -13,6 +13,7 @@ import click
 import structlog
 
 from attestation import limits
+from attestation.heap import keep_freed_memory
 from attestation.observability.scraping import MetricsAddressError, ScrapeServer, metrics_address
 from attestation.observability.tracing import from_environment
 from coordinator import keys
@@ -136,6 +137,7 @@ def keygen(directory: Path) -> None:
 def serve(settings: Settings) -> None:
     """Run one coordinator until a signal ends it."""
     _raise_descriptor_limit()
+    keep_freed_memory()
     broker = Broker(settings, tracer=from_environment("enclave-coordinator"))
     if settings.metrics is not None:
         ScrapeServer(settings.metrics, broker.metrics)

@@ -2,8 +2,8 @@
 
 libzmq's own mark counts messages, and a thousand segments of 16 MiB are 16 GiB: a peer that grants
 credit and does not read would have us hold them all. pyzmq can tell when libzmq has let go of one
-frame. Frames of a connection leave in order, so one watched frame in each `MILESTONE` says it of
-all before it.
+frame, for ten times what it costs to pass one on. Frames of a connection leave in order, so one
+watched frame in each milestone says it of all before it.
 """
 
 from collections import Counter, deque
@@ -15,7 +15,6 @@ from attrs import define, field
 from attestation import limits
 from coordinator.core.instructions import PeerKey
 
-MILESTONE: Final = 256 * limits.KIB
 FORWARDS: Final = 512
 """Relayed messages that wait for one peer: half of its queue is left for ours."""
 FORWARDS_FROM_ONE: Final = 128
@@ -39,9 +38,15 @@ class _Queue:
 
 
 class SendQueues:
-    """Bytes that wait, by peer; each is right to within one `MILESTONE`."""
+    """Bytes that wait, by peer; each is right to within one milestone.
 
-    def __init__(self) -> None:
+    libzmq may hold on to the last frame it sent until another follows: whoever waits for a queue to
+    become shorter waits for several milestones.
+    """
+
+    def __init__(self, *, milestone: int) -> None:
+        """Have a frame watched in each `milestone` bytes."""
+        self._milestone = milestone
         self._queues: dict[PeerKey, _Queue] = {}
         self._total = 0
 
@@ -51,7 +56,7 @@ class SendQueues:
         if queue is None:
             queue = self._queues[peer] = _Queue()
         queue.uncounted += size
-        return queue.uncounted >= MILESTONE
+        return queue.uncounted >= self._milestone
 
     def watch(self, peer: PeerKey, frame: Watched) -> None:
         """Watch the frame that `add` asked for."""

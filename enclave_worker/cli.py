@@ -12,6 +12,7 @@ import click
 
 from attestation import logging
 from attestation.cli.output import ExitCode, warn_insecure
+from attestation.heap import keep_freed_memory
 from attestation.identifiers import WorkerId
 from attestation.observability.scraping import ScrapeServer, metrics_address
 from enclave_worker.attester.selection import GPU_NAMES, NAMES, AttesterName, select_gpu_attester
@@ -35,6 +36,9 @@ from enclave_worker.supervisor import (
 
 if TYPE_CHECKING:
     from enclave_worker.runtime import Runtime
+
+_SWITCH_SECONDS = 0.0005
+"""How long a thread that computes keeps the interpreter from the loop: a tenth of Python's own."""
 
 _EPILOG = """\b
 Examples:
@@ -183,6 +187,8 @@ def worker(
         logging.name_process(join_supervisor(supervised))
     elif settings.attester == "insecure":
         warn_insecure()
+    keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     harden_process()
     _work(settings, ready_file)
 

@@ -20,12 +20,10 @@ import zmq.auth
 from attrs import field, frozen
 from zmq.utils import z85
 
-from attestation import limits
+from attestation import limits, messaging
 from attestation.errors import UnavailableError
+from attestation.messaging import READABLE, WRITABLE
 from attestation.wire.frames import Frame
-
-_COPY_BELOW: Final = 64 * limits.KIB
-"""Below this a copy costs less than keeping a buffer alive across threads (measured)."""
 
 _KEY_BYTES: Final = 32
 
@@ -104,7 +102,9 @@ class Transport:
         self._socket = self._context.socket(zmq.DEALER)
         _set_options(self._socket, url, keys)
         self._poller = zmq.Poller()
-        self._poller.register(self._wake_fd, zmq.POLLIN)
+        self._poller.register(self._wake_fd, READABLE)
+        self._poller.register(self._socket, READABLE)
+        self._watching_room = False
         try:
             self._socket.connect(url)
         except zmq.ZMQError as error:
@@ -116,27 +116,23 @@ class Transport:
 
         Leaves queued messages that can go now.
         """
-        wanted = zmq.POLLIN | (zmq.POLLOUT if self._outbox else 0)
-        self._poller.register(self._socket, wanted)
+        congested = bool(self._outbox)
+        if congested is not self._watching_room:
+            self._watching_room = congested
+            self._poller.register(self._socket, READABLE | (WRITABLE if congested else 0))
         ready = dict(self._poller.poll(max(0, timeout_ms)))
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
-        while self._outbox and self._try_send(self._outbox[0]):
+        while self._outbox and messaging.send(self._socket, self._outbox[0]):
             self._outbox.popleft()
 
     def receive(self) -> list[Frame] | None:
         """Return the next message, or none. Large frames stay where ZeroMQ received them."""
-        try:
-            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return None
-        return [
-            frame.bytes if len(frame.buffer) < _COPY_BELOW else frame.buffer for frame in frames
-        ]
+        return messaging.receive(self._socket)
 
     def send(self, frames: Sequence[Frame]) -> bool:
         """Send in order, or queue; false when the queue is full and the message was dropped."""
-        if not self._outbox and self._try_send(frames):
+        if not self._outbox and messaging.send(self._socket, frames):
             return True
         if len(self._outbox) >= _QUEUE:
             return False
@@ -166,14 +162,6 @@ class Transport:
             # A thread that posts after the end must not write to another file of this number.
             os.close(self._wake_fd)
             self._wake_fd = -1
-
-    def _try_send(self, frames: Sequence[Frame]) -> bool:
-        large = any(len(frame) >= _COPY_BELOW for frame in frames)
-        try:
-            self._socket.send_multipart(frames, zmq.DONTWAIT, copy=not large)
-        except zmq.Again:
-            return False
-        return True
 
 
 def _set_options(socket: zmq.Socket[bytes], url: str, keys: CurveKeys | None) -> None:

@@ -20,17 +20,16 @@ import zmq.auth
 from attrs import field, frozen
 from zmq.utils import z85
 
-from attestation import limits
+from attestation import limits, messaging
 from attestation.client.errors import (
     CoordinatorUnreachableError,
     KeyFileError,
     TransportKeysMissingError,
 )
 from attestation.client.uploads import Outgoing
+from attestation.heap import keep_freed_memory
+from attestation.messaging import READABLE, WRITABLE
 from attestation.wire.frames import Frame
-
-_COPY_BELOW: Final = 64 * limits.KIB
-"""Sending by reference costs more than a copy below this (measured: docs/benchmarks.md)."""
 
 _KEY_BYTES: Final = 32
 
@@ -89,6 +88,7 @@ class DealerTransport:
         """Connect to `url`; raises `TransportKeysMissingError` before opening anything."""
         if curve is None and not is_local(url):
             raise TransportKeysMissingError(f"{url} is not loopback: CURVE keys are needed")
+        keep_freed_memory()
         self.channel_binding = b"" if curve is None else curve.coordinator
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -110,8 +110,9 @@ class DealerTransport:
         self._woken.settimeout(0)
         self._waker.settimeout(0)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._woken, zmq.POLLIN)
+        self._watched = READABLE
+        self._poller.register(self._socket, self._watched)
+        self._poller.register(self._woken, READABLE)
         try:
             self._socket.connect(url)
         except zmq.ZMQError as error:
@@ -125,7 +126,7 @@ class DealerTransport:
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Send in order, or queue; frames must not change afterwards."""
-        if self._outbox or not self._try_send(frames):
+        if self._outbox or not messaging.send(self._socket, frames):
             self._outbox.append(frames)
 
     def forget_queued(self) -> None:
@@ -139,24 +140,19 @@ class DealerTransport:
         """
         if self._deaf:
             return None
-        try:
-            message = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return None
-        return [
-            frame.bytes if len(frame) < _COPY_BELOW else memoryview(frame.buffer)
-            for frame in message
-        ]
+        return messaging.receive(self._socket)
 
     def wait(self, seconds: float) -> None:
         """Return when a message is there, when woken, or after `seconds`; lets what waits leave."""
-        wanted = 0 if self._deaf else zmq.POLLIN
-        self._poller.register(self._socket, wanted | (zmq.POLLOUT if self._outbox else 0))
+        wanted = (0 if self._deaf else READABLE) | (WRITABLE if self._outbox else 0)
+        if wanted != self._watched:
+            self._watched = wanted
+            self._poller.register(self._socket, wanted)
         for source, _ in self._poller.poll(max(0, int(seconds * 1000))):
             if source != self._socket:
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
-        while self._outbox and self._try_send(self._outbox[0]):
+        while self._outbox and messaging.send(self._socket, self._outbox[0]):
             self._outbox.popleft()
 
     def wake(self) -> None:
@@ -177,14 +173,6 @@ class DealerTransport:
     def _deaf(self) -> bool:
         # Answers to who does not take them would grow for as long as he goes on talking.
         return len(self._outbox) >= _UNSENT
-
-    def _try_send(self, frames: Sequence[Frame]) -> bool:
-        small = all(len(frame) < _COPY_BELOW for frame in frames)
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=small)
-        except zmq.Again:
-            return False
-        return True
 
 
 def is_local(url: str) -> bool:

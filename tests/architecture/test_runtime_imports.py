@@ -49,6 +49,7 @@ COORDINATOR_MAY_LOAD = (
     "attestation.cli.output",
     "attestation.encoding",
     "attestation.errors",
+    "attestation.heap",
     "attestation.identifiers",
     "attestation.limits",
     "attestation.logging",
@@ -66,7 +67,11 @@ WORKER_NEVER_LOADS = (
     "attestation.wire.client_session",
     "coordinator",
 )
-NEEDS_ZEROMQ = ("attestation.client.transport", "attestation.client.transport_keys")
+NEEDS_ZEROMQ = (
+    "attestation.client.transport",
+    "attestation.client.transport_keys",
+    "attestation.messaging",
+)
 NEEDS_NUMPY = ("attestation.client.files", "attestation.client.numpy_tensors")
 
 

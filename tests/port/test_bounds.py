@@ -13,8 +13,10 @@ from coordinator.core.quota import Quota
 from coordinator.core.timers import PRUNE_AT, Alarm, Timers
 from coordinator.errors import KeyFileError
 from coordinator.keys import AllowList
-from coordinator.send_queues import FORWARDS, FORWARDS_FROM_ONE, MILESTONE, Forwards, SendQueues
+from coordinator.send_queues import FORWARDS, FORWARDS_FROM_ONE, Forwards, SendQueues
 from tests.port.ground import MIB, wait_until
+
+MILESTONE = 256 * 1024
 
 A, B = (b"", b"\0aaaa"), (b"", b"\0bbbb")
 
@@ -104,7 +106,7 @@ class Frame:
 
 
 def test_a_queue_is_as_long_as_what_did_not_leave() -> None:
-    queues, first, second = SendQueues(), Frame(), Frame()
+    queues, first, second = SendQueues(milestone=MILESTONE), Frame(), Frame()
     assert not queues.add(A, MILESTONE - 1)
     assert queues.add(A, 1)
     queues.watch(A, first)
@@ -119,7 +121,7 @@ def test_a_queue_is_as_long_as_what_did_not_leave() -> None:
 
 
 def test_the_longest_queue_is_found_and_forgotten() -> None:
-    queues = SendQueues()
+    queues = SendQueues(milestone=MILESTONE)
     for peer, times in ((A, 1), (B, 2)):
         assert queues.add(peer, times * MILESTONE)
         queues.watch(peer, Frame())
