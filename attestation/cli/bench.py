@@ -24,6 +24,7 @@ from attestation.cli.output import emit_json, emit_table, json_option, note, war
 from attestation.client.client import Client
 from attestation.client.numpy_tensors import Array, allocate
 from attestation.errors import EnclaveError
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.tensor_spec import TensorSpec
 
 KERNEL: Final = "nn.affine"
@@ -227,7 +228,7 @@ def _mapped(client: Client, count: int, window: int, *, durable: bool) -> float:
 
 def _tensor(size: int) -> Array:
     """Return float32 values that are exact when doubled, plus one."""
-    x = allocate(TensorSpec(dtype="float32", shape=(size // 4,)))
+    x = allocate(TensorSpec(dtype="float32", shape=(size // 4,)), RecycledBuffers())
     x[:] = memoryview(os.urandom(size // 4))
     return x
 

@@ -29,7 +29,9 @@ from attestation.client.errors import (
 from attestation.client.jobs import Job, Proof
 from attestation.client.keys import ClientKey
 from attestation.client.link import Link, LinkState
+from attestation.client.questions import Questions
 from attestation.client.requests import WRAPS, choose, seal_request
+from attestation.client.result_memory import ResultMemory
 from attestation.client.results import PARALLEL_BYTES, Delivery, verify_and_open
 from attestation.client.uploads import Outgoing, Uploads
 from attestation.client.workers import Surroundings, WorkerBook
@@ -94,9 +96,10 @@ class Engine:
         self._finished: deque[JobId] = deque(maxlen=FINISHED_REMEMBERED)
         self._parked: list[Active] = []
         self._opening: set[Active] = set()
+        self._result_memory = ResultMemory()
         self._wraps_wanted: dict[JobId, set[WorkerId]] = {}
-        self._listings: list[Future[JobListing]] = []
-        self._workers_asked: list[Future[WorkerListing]] = []
+        self._jobs_asked: Questions[JobListing] = Questions()
+        self._workers_asked: Questions[WorkerListing] = Questions()
         self._stirred = False
         self.rejected: RefusalCode | None = None
         """Why the coordinator does not want us at all, if it said so."""
@@ -142,6 +145,7 @@ class Engine:
         for active in [a for a in self._jobs.values() if a.spec.deadline_ms < latest]:
             self._send([Header(Kind.CANCEL, active.request.job_id).to_bytes()])
             self._end(active, JobTimeoutError("the job's deadline has passed"))
+        self._result_memory.tick(now)
         self._settle()
 
     def upload(self) -> int:
@@ -165,26 +169,22 @@ class Engine:
 
     def ask_jobs(self, answer: Future[JobListing]) -> None:
         """Ask for our jobs."""
-        self._listings.append(answer)
+        self._jobs_asked.add(answer)
         self._send([Header(Kind.LIST_JOBS).to_bytes()])
 
     def ask_workers(self, answer: Future[WorkerListing]) -> None:
         """Ask for the workers."""
-        self._workers_asked.append(answer)
+        self._workers_asked.add(answer)
         self._send([Header(Kind.LIST_WORKERS).to_bytes()])
 
     def abandon(self, error: EnclaveError) -> None:
         """End every job and question with `error`: the connection closes."""
         for active in [*self._jobs.values(), *self._parked, *self._opening]:
             active.job.fail(error)
-        for listing in self._listings:
-            listing.set_exception(error)
-        for asked in self._workers_asked:
-            asked.set_exception(error)
+        self._jobs_asked.abandon(error)
+        self._workers_asked.abandon(error)
         self._jobs.clear()
         self._parked.clear()
-        self._listings.clear()
-        self._workers_asked.clear()
 
     # -- the coordinator --------------------------------------------------------------------------
 
@@ -219,15 +219,10 @@ class Engine:
     def _on_workers(self, _header: Header, frames: list[Frame], now: float) -> None:
         listing = WorkerListing.from_bytes(_body(frames))
         self.book.listed(listing, now)
-        for answer in self._workers_asked:
-            answer.set_result(listing)
-        self._workers_asked.clear()
+        self._workers_asked.answer(listing)
 
     def _on_jobs(self, _header: Header, frames: list[Frame], _now: float) -> None:
-        listing = JobListing.from_bytes(_body(frames))
-        for answer in self._listings:
-            answer.set_result(listing)
-        self._listings.clear()
+        self._jobs_asked.answer(JobListing.from_bytes(_body(frames)))
 
     def _on_end_to_end(self, header: Header, frames: list[Frame], now: float) -> None:
         self.book.receive(WorkerId(header.peer), bytes(_body(frames)), now)
@@ -345,7 +340,8 @@ class Engine:
             return
         if len(frames) < 3:
             raise RemoteProtocolError("a result without header and receipt")
-        segments = tuple(frames[3:]) or tuple(active.collector.segments)
+        # A program that failed after its first outputs returns none.
+        segments = tuple(frames[3:]) or tuple(active.collector.segments if header.count else ())
         if len(segments) != header.count:
             raise RemoteProtocolError("a result with another number of segments than arrived")
         delivery = Delivery(
@@ -364,7 +360,8 @@ class Engine:
         """Verify and open, possibly on another thread; then acknowledge on ours."""
         job_id = active.request.job_id
         try:
-            verified = verify_and_open(active.request, delivery, self._key.key_id)
+            buffers = self._result_memory.buffers
+            verified = verify_and_open(active.request, delivery, self._key.key_id, buffers)
         except JobFailedError as error:
             active.job.fail(error, Proof(receipt=error.receipt, accepted=error.accepted))
         except EnclaveError as error:
@@ -378,11 +375,12 @@ class Engine:
             log.debug("result.verified", job_id=job_id, worker_id=worker_id)
             proof = Proof(receipt=verified.receipt, accepted=verified.accepted)
             active.job.finish(verified.outputs, proof, verified.failures)
-        self._later(lambda _now: self._delivered(active))
+        self._later(lambda now: self._delivered(active, now))
 
-    def _delivered(self, active: Active) -> None:
+    def _delivered(self, active: Active, now: float) -> None:
         self._opening.discard(active)
         self._acknowledge(active.request.job_id)
+        self._result_memory.used(now)
 
     def _refuse_result(
         self,
@@ -403,7 +401,7 @@ class Engine:
         others = any(self.book.ready(other) is not None for other in request.wrapped_for)
         if active.job.done() or not others or active.rejections >= RESUBMISSIONS:
             active.job.fail(error)
-            self._delivered(active)
+            self._delivered(active, now)
         elif active.spec.durable:
             self._opening.discard(active)
             active.start_over()
@@ -413,7 +411,7 @@ class Engine:
             header = Header(Kind.RESULT_REJECT, request.job_id, attempt, peer=worker_id)
             self._send([header.to_bytes()])
         else:
-            self._delivered(active)
+            self._delivered(active, now)
             self._resubmit(active, lost=True)
 
     def _acknowledge(self, job_id: JobId) -> None:

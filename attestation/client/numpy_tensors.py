@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attestation import limits
 from attestation.errors import TensorError
+from attestation.sealing.recycled import SMALLEST, RecycledBuffers
 from attestation.sealing.tensor_spec import DTYPES, TensorSpec, TensorTooLargeError
 
 Array: TypeAlias = NDArray[Any]
@@ -119,6 +120,9 @@ def as_bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def allocate(spec: TensorSpec) -> Array:
-    """Return an array for `spec`, its contents undefined."""
-    return np.empty(spec.shape, dtype=_LITTLE[spec.dtype])
+def allocate(spec: TensorSpec, buffers: RecycledBuffers) -> Array:
+    """Return an array for `spec`, its contents undefined; a large one in memory of `buffers`."""
+    dtype = _LITTLE[spec.dtype]
+    if spec.nbytes < SMALLEST:
+        return np.empty(spec.shape, dtype=dtype)
+    return np.frombuffer(buffers.take(spec.nbytes), dtype=dtype).reshape(spec.shape)

@@ -4,8 +4,10 @@ The order is the guarantee (docs/protocol.md, step 11): the receipt is verified 
 evidence, our own request and the ciphertext that arrived; only then is a byte of it opened.
 """
 
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from itertools import pairwise
 from typing import Final
 
@@ -25,6 +27,7 @@ from attestation.receipts.errors import (
 )
 from attestation.receipts.receipt import Receipt, ReceiptClaims
 from attestation.receipts.verification import ExpectedReceipt, verify_receipt
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.sealed_tensor import (
     Direction,
     Place,
@@ -39,7 +42,7 @@ from attestation.wire.messages import ResultHeader
 PARALLEL_BYTES: Final = 8 * limits.MIB
 """From here on the segments of an output are opened by several threads."""
 
-_THREADS: Final = 4
+_THREADS: Final = min(4, os.cpu_count() or 1)
 _SEGMENT_OVERHEAD: Final = 32
 
 
@@ -109,9 +112,12 @@ class Collector:
 
 
 def verify_and_open(
-    request: SealedRequest, delivery: Delivery, client_key_id: ClientKeyId
+    request: SealedRequest,
+    delivery: Delivery,
+    client_key_id: ClientKeyId,
+    buffers: RecycledBuffers,
 ) -> Verified:
-    """Return the arrays of a delivery whose receipt proves them.
+    """Return the arrays, in memory of `buffers`, of a delivery whose receipt proves them.
 
     Raises a `ReceiptRefusedError` when it does not, `NotAuthenticError` when the outputs do not
     open, and `JobFailedError` (which carries a verified code) when the program failed.
@@ -151,7 +157,7 @@ def verify_and_open(
     if claims.code:
         raise JobFailedError(claims.code, receipt=receipt, accepted=accepted)
     failures = _failures(header, request.header.items)
-    outputs = _open(request, header, delivery)
+    outputs = _open(request, header, delivery, buffers)
     return Verified(
         outputs=outputs, claims=claims, receipt=receipt, accepted=accepted, failures=failures
     )
@@ -165,7 +171,9 @@ def _failures(header: ResultHeader, items: int) -> dict[int, str]:
     return dict(header.failures)
 
 
-def _open(request: SealedRequest, header: ResultHeader, delivery: Delivery) -> dict[str, Array]:
+def _open(
+    request: SealedRequest, header: ResultHeader, delivery: Delivery, buffers: RecycledBuffers
+) -> dict[str, Array]:
     planned = request.choice.plan.outputs
     if len(header.outputs) != len(planned):
         raise ReceiptResultError("the result has another number of outputs than the program")
@@ -191,7 +199,7 @@ def _open(request: SealedRequest, header: ResultHeader, delivery: Delivery) -> d
     for (start, end), opener, (name, spec) in zip(
         pairwise(ends), openers, planned.items(), strict=True
     ):
-        array = allocate(spec)
+        array = allocate(spec, buffers)
         _open_tensor(opener, delivery.segments[start:end], as_bytes(array))
         outputs[name] = array
     return outputs
@@ -202,12 +210,17 @@ def _open_tensor(opener: TensorOpener, segments: Sequence[Frame], target: memory
         for index, segment in enumerate(segments):
             opener.open_into(index, segment, target)
     else:
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="enclave-open") as pool:
-            # list: the first refusal is raised here, after every thread has stopped.
-            list(
-                pool.map(
-                    lambda index: opener.open_into(index, segments[index], target),
-                    range(len(segments)),
-                )
-            )
+        opened = [
+            _opening_threads().submit(opener.open_into, index, segment, target)
+            for index, segment in enumerate(segments)
+        ]
+        wait(opened)
+        for each in opened:
+            each.result()
     opener.finish()
+
+
+@cache
+def _opening_threads() -> ThreadPoolExecutor:
+    """Return the threads that open large outputs, of all clients of the process together."""
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="enclave-open")

@@ -25,7 +25,7 @@ from attestation.sealing.floe import (
     wipe,
     writable,
 )
-from attestation.sealing.segment_buffers import SegmentBuffers
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.segments import Layout, sealed_length, segment_count
 from attestation.sealing.tensor_header import (
     Direction,
@@ -47,7 +47,7 @@ __all__ = [
     "segment_count",
 ]
 
-_BUFFERS = SegmentBuffers()
+_BUFFERS = RecycledBuffers()
 _IV_BYTES = 12
 _ONE_SHOT_OVERHEAD = _IV_BYTES + 16
 

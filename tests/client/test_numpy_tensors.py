@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from attestation.client.numpy_tensors import TensorDtypeError, allocate, as_bytes, to_tensor
 from attestation.errors import TensorError
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.tensor_spec import DTYPES, TensorTooLargeError
 
 
@@ -97,6 +98,6 @@ def test_a_tensor_means_what_the_array_meant(
     array = array.astype(array.dtype.newbyteorder(order))
     array = array.T if transposed else array
     spec, tensor = to_tensor("x", array)
-    received = allocate(spec)
+    received = allocate(spec, RecycledBuffers())
     as_bytes(received)[:] = as_bytes(tensor)
     np.testing.assert_array_equal(received, array)

@@ -35,6 +35,7 @@ from attestation.receipts.receipt import Receipt
 from attestation.receipts.signed_batch import SignedLeaf, sign_batch
 from attestation.sealing import hybrid_kem
 from attestation.sealing.content_key import ContentKey
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.sealed_tensor import TensorSealer
 from attestation.sealing.session_keys import SessionKeys, Transcript
 from attestation.sealing.tensor_header import Direction, Place, TensorHeader
@@ -336,7 +337,7 @@ def finished_request(durable: bool) -> FinishedRequest:
     )
     frames = _run(request)
     delivery = Delivery(attempt=1, header=frames[0], receipt=frames[1], segments=frames[2:])
-    opened = verify_and_open(request, delivery, key.key_id).outputs
+    opened = verify_and_open(request, delivery, key.key_id, RecycledBuffers()).outputs
     outputs = {name: array.tobytes() for name, array in opened.items()}
     return FinishedRequest(key=key, spec=spec, active=active, result=frames, outputs=outputs)
 

@@ -7,20 +7,20 @@ import numpy as np
 import zmq
 
 from attestation import limits
-from attestation.sealing.segment_buffers import SMALLEST, SegmentBuffers
+from attestation.sealing.recycled import SMALLEST, RecycledBuffers
 
 SIZE = limits.MIB
 
 
 def test_memory_that_nobody_holds_is_used_again() -> None:
-    buffers = SegmentBuffers()
+    buffers = RecycledBuffers()
     first = id(buffers.take(SIZE))
     assert {id(buffers.take(SIZE)) for _ in range(5)} == {first}
 
 
 def test_memory_that_somebody_holds_is_not() -> None:
     """By name, by a view, by an array, in a container: each is a reason."""
-    buffers = SegmentBuffers()
+    buffers = RecycledBuffers()
     held = [
         buffers.take(SIZE),
         memoryview(buffers.take(SIZE)),
@@ -41,7 +41,7 @@ def test_memory_that_zeromq_has_not_sent_is_not() -> None:
         receiver.set(zmq.RCVHWM, 1)
         port = receiver.bind_to_random_port("tcp://127.0.0.1")
         sender.connect(f"tcp://127.0.0.1:{port}")
-        buffers = SegmentBuffers()
+        buffers = RecycledBuffers()
         for number in range(64):
             buffer = buffers.take(SIZE)
             buffer[:] = bytes([number]) * SIZE
@@ -54,7 +54,7 @@ def test_memory_that_zeromq_has_not_sent_is_not() -> None:
 
 
 def test_threads_never_get_the_same_memory() -> None:
-    buffers, clashes = SegmentBuffers(), []
+    buffers, clashes = RecycledBuffers(), []
 
     def use(mark: int) -> None:
         for _ in range(2000):
@@ -73,7 +73,7 @@ def test_threads_never_get_the_same_memory() -> None:
 
 
 def test_no_more_is_kept_than_was_said() -> None:
-    buffers = SegmentBuffers(keep_bytes=3 * SIZE)
+    buffers = RecycledBuffers(keep_bytes=3 * SIZE)
     held = [buffers.take(SIZE) for _ in range(8)]
     kept = {id(buffer) for buffer in held[:3]}
     del held
@@ -81,7 +81,7 @@ def test_no_more_is_kept_than_was_said() -> None:
 
 
 def test_small_segments_are_not_kept() -> None:
-    buffers = SegmentBuffers(keep_bytes=SMALLEST)
+    buffers = RecycledBuffers(keep_bytes=SMALLEST)
     buffers.take(SMALLEST - 1)
     assert buffers.take(SMALLEST) is not None
     assert len(buffers._kept) == 1
