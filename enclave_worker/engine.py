@@ -21,6 +21,7 @@ from enclave_worker.device.device import Device
 from enclave_worker.device.sealed_tensors import DeviceTensor, SealingDevice
 from enclave_worker.errors import DeviceMemoryError
 from enclave_worker.kernels.registry import Registry
+from enclave_worker.prepared import PreparedRun
 from enclave_worker.refusals import WorkerLimitError
 from enclave_worker.tensors import HeldTensor
 
@@ -61,7 +62,8 @@ class ProgramEngine:
         self._device = device
         self._registry = registry
         self._pool = pool
-        self._on_host = device.backend == "numpy"
+        self.on_host = device.backend == "numpy"
+        """Whether kernels run in the memory of the host."""
 
     @property
     def device(self) -> DeviceClaims:
@@ -129,6 +131,11 @@ class ProgramEngine:
         # Its tensors fit, as the plan says; the scratch memory of a kernel did not.
         return too_large(max(self._need(plan), self._device.peak_bytes) + 1, budget.total)
 
+    def prepare(self, plan: Plan) -> PreparedRun:
+        """Return `plan` with memory of its own, on the host; raises `LimitError` without any."""
+        self._device.use()
+        return PreparedRun(plan, self._registry, self._device.xp, pool=self._pool)
+
     def run(
         self, plan: Plan, inputs: Inputs, *, require_wanted: Callable[[], None] = lambda: None
     ) -> Outcome:
@@ -139,7 +146,7 @@ class ProgramEngine:
         last, and what it raises ends the run.
         """
         memory: _HostMemory | _DeviceMemory
-        if self._on_host:
+        if self.on_host:
             memory = _HostMemory(inputs, self._pool)
         else:
             memory = _DeviceMemory(inputs, self._device)
@@ -156,7 +163,7 @@ class ProgramEngine:
         finally:
             memory.close()
         # The processor's own figure is that of the whole process; the plan's is the job's.
-        peak = plan.peak_bytes if self._on_host else meter.peak_bytes
+        peak = plan.peak_bytes if self.on_host else meter.peak_bytes
         return Outcome(outputs=outputs, device_ns=meter.device_ns, peak_device_bytes=peak)
 
     def _run_step(self, step: PlannedStep, memory: "_HostMemory | _DeviceMemory") -> None:

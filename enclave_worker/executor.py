@@ -1,8 +1,9 @@
 """Runs one admitted job: inputs in, kernels, outputs out, receipt draft, and nothing left behind.
 
 No sockets and no threads of its own: a caller feeds segments, calls `run` once the inputs are
-whole, takes the sealed outputs one by one, and closes. `close` wipes every buffer and the content
-key, however far the job came; `revoke` may come from another thread at any time.
+whole, takes the sealed outputs one by one, and closes. Of a `streamed` job it calls `run_segment`
+and `seal_segment` after each segment instead. `close` wipes every buffer and the content key,
+however far the job came; `revoke` may come from another thread at any time.
 
 A failure before the kernels ran is a refusal, and the job may go elsewhere. A failure of a kernel
 is a result: it is signed, so that a client can tell a program that fails from a worker that shirks.
@@ -10,12 +11,12 @@ is a result: it is signed, so that a client can tell a program that fails from a
 
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from attrs import frozen
 
 from attestation import limits
-from attestation.errors import LimitError
+from attestation.errors import LimitError, LocalProtocolError
 from attestation.receipts.commitment import SegmentCommitment
 from attestation.receipts.receipt import Metering
 from attestation.wire.frames import Frame
@@ -32,6 +33,7 @@ from enclave_worker.refusals import (
     WorkerLimitError,
 )
 from enclave_worker.stacks import Failures, failure_code, run_stack
+from enclave_worker.streaming import StreamedInput, StreamedOutput, cut
 from enclave_worker.tensors import InputTensors, OutputTensors
 from enclave_worker.timelimits import NO_LIMITS, TimeLimits
 
@@ -72,7 +74,7 @@ class JobExecution:
         self._time_limits = time_limits
         self._kernels_since_ns: int | None = None
         self._revoked = False
-        self._outputs: OutputTensors | DeviceOutputs | None = None
+        self._outputs: OutputTensors | DeviceOutputs | StreamedOutput | None = None
         self._code = ""
         self._failures: Failures = ()
         self._device_ns = 0
@@ -88,12 +90,15 @@ class JobExecution:
                 raise WorkerLimitError(str(error)) from error
             raise
 
-    def _take_inputs(self) -> InputTensors | DeviceInputs:
-        openers, kind = self._job.openers, self._job.header.commitment_kind
-        sealing = self._engine.sealing
-        if sealing is None:
+    def _take_inputs(self) -> InputTensors | DeviceInputs | StreamedInput:
+        openers, header = self._job.openers, self._job.header
+        kind, sealing = header.commitment_kind, self._engine.sealing
+        if sealing is not None:
+            return DeviceInputs(openers, kind=kind, device=sealing)
+        pieces = cut(self._job.plan, segment_bytes=header.segment_bytes)
+        if pieces is None or not self._engine.on_host:
             return InputTensors(openers, kind=kind, pool=self._pool)
-        return DeviceInputs(openers, kind=kind, device=sealing)
+        return StreamedInput(openers[0], pieces, kind=kind, prepare=self._engine.prepare)
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +126,48 @@ class JobExecution:
         self._require_wanted()
         self._inputs.add(index, segment)
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the program runs on each segment as it comes, and gives one back for each."""
+        return isinstance(self._inputs, StreamedInput)
+
+    def run_segment(self) -> None:
+        """Run the program of a streamed job on the segment that was added last.
+
+        The first one spends the job. A kernel that fails is a result without outputs, as in `run`,
+        whatever has left before; the rest of the input is still verified, for the receipt.
+        """
+        inputs = self._inputs
+        assert isinstance(inputs, StreamedInput)  # noqa: S101 - `streamed` was asked
+        if self._code:
+            return
+        if self._outputs is None:
+            self._job.claim.spend()
+        # Of all segments together: the time between them is not the kernels'.
+        self._kernels_since_ns = self._clock.monotonic_ns() - self._device_ns
+        try:
+            device_ns = inputs.piece.run(require_wanted=self._require_in_time)
+        except JobRefusedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a kernel raises is its failure
+            self._code = failure_code(error)
+            self._outputs = None
+        else:
+            self._device_ns += device_ns
+            self._peak_device_bytes = max(self._peak_device_bytes, inputs.piece.peak_bytes)
+            if self._outputs is None:
+                self._outputs = StreamedOutput.of(self._job.plan.outputs, **self._sealed_as())
+        finally:
+            self._kernels_since_ns = None
+
+    def seal_segment(self, memory: Frame) -> Frame | None:
+        """Seal what `run_segment` made, into `memory` where that fits; none after a failure."""
+        inputs, outputs = self._inputs, self._outputs
+        if not isinstance(inputs, StreamedInput) or not isinstance(outputs, StreamedOutput):
+            return None
+        self._require_wanted()
+        return outputs.seal(inputs.piece, memory)
+
     def run(self) -> None:
         """Run the program. Afterwards the inputs are wiped and the outputs wait to be sealed.
 
@@ -130,13 +177,16 @@ class JobExecution:
         `ExpiredError`) or the device ran out of memory (`WorkerLimitError`), which says nothing of
         the job and another worker may do better at.
         """
-        self._inputs.finish()
+        inputs = self._inputs
+        if isinstance(inputs, StreamedInput):
+            raise LocalProtocolError("a streamed job runs segment by segment")
+        inputs.finish()
         with self._engine.turn(self._job.plan, require_wanted=self._require_in_time):
-            self._open_inputs()
+            self._open(inputs)
             self._job.claim.spend()
             self._kernels_since_ns = self._clock.monotonic_ns()
             try:
-                self._take(self._run_program())
+                self._take(self._run_program(inputs))
             except JobRefusedError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a kernel raises is its failure
@@ -146,11 +196,11 @@ class JobExecution:
                 self._code = failure_code(error)
             finally:
                 self._kernels_since_ns = None
-                self._inputs.close()
+                inputs.close()
 
-    def _open_inputs(self) -> None:
+    def _open(self, inputs: InputTensors | DeviceInputs) -> None:
         try:
-            self._inputs.open()
+            inputs.open()
         except LimitError as error:
             raise self._engine.refusal_of(self._job.plan, error) or WorkerLimitError(
                 str(error)
@@ -161,14 +211,14 @@ class JobExecution:
         since = self._kernels_since_ns
         return since is not None and self._time_limits.hung(since, now_ns)
 
-    def _run_program(self) -> Outcome:
+    def _run_program(self, inputs: InputTensors | DeviceInputs) -> Outcome:
         plan = self._job.plan
         if not plan.items:
-            return self._engine.run(plan, self._inputs, require_wanted=self._require_in_time)
+            return self._engine.run(plan, inputs, require_wanted=self._require_in_time)
         outcome, self._failures = run_stack(
             self._engine,
             plan,
-            self._inputs,
+            inputs,
             require_wanted=self._require_in_time,
         )
         return outcome
@@ -190,7 +240,7 @@ class JobExecution:
 
     def segments(self) -> Iterator[bytearray]:
         """Seal and return the output segments, one at a time, in the order they travel."""
-        if self._outputs is None:
+        if self._outputs is None or isinstance(self._outputs, StreamedOutput):
             return
         for segment in self._outputs.segments():
             self._require_wanted()
@@ -247,19 +297,22 @@ class JobExecution:
     def _take(self, outcome: Outcome) -> None:
         self._device_ns = outcome.device_ns
         self._peak_device_bytes = outcome.peak_device_bytes
-        sealing, header = self._engine.sealing, self._job.header
-        common: dict[str, Any] = {
+        sealing, outputs = self._engine.sealing, cast("Any", outcome.outputs)
+        if sealing is None:
+            self._outputs = OutputTensors(outputs, pool=self._pool, **self._sealed_as())
+        else:
+            self._outputs = DeviceOutputs(outputs, device=sealing, **self._sealed_as())
+
+    def _sealed_as(self) -> dict[str, Any]:
+        """Return what all outputs have in common."""
+        header = self._job.header
+        return {
             "content_key": self._job.content_key,
             "job_id": header.job_id,
             "attempt": self._job.attempt,
             "segment_bytes": header.segment_bytes,
             "kind": header.commitment_kind,
         }
-        outputs: Any = outcome.outputs
-        if sealing is None:
-            self._outputs = OutputTensors(outputs, pool=self._pool, **common)
-        else:
-            self._outputs = DeviceOutputs(outputs, device=sealing, **common)
 
     def _require_wanted(self) -> None:
         if self._revoked:

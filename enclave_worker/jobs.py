@@ -7,7 +7,7 @@ does not read has nothing more sealed for it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from attrs import field, frozen
@@ -60,7 +60,7 @@ class OutputSealed:
     job_id: JobId
     attempt: int
     index: int
-    segment: bytearray = field(repr=False)
+    segment: Frame = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -73,7 +73,7 @@ class JobDone:
     finished: FinishedJob
     items: int = 0
     output_segments: int
-    segments: tuple[bytearray, ...] = field(repr=False)
+    segments: tuple[Frame, ...] = field(repr=False)
 
 
 @frozen(kw_only=True)
@@ -185,10 +185,7 @@ class RunningJob:
             self._execution = execution
             self._inbox.require_wanted()
             laps.lap(Phase.ADMIT)
-            self._receive_inputs(execution, segment_bytes=job.header.segment_bytes)
-            execution.run()
-            laps.lap(Phase.KERNEL)
-            segments = self._seal_outputs(execution, segment_bytes=job.header.segment_bytes)
+            segments = self._carry_out(execution, _window(job.header.segment_bytes))
             done = JobDone(
                 job_id=offer.job_id,
                 attempt=offer.attempt,
@@ -201,17 +198,31 @@ class RunningJob:
             laps.lap(Phase.SEAL)
             return done
 
-    def _receive_inputs(self, execution: JobExecution, *, segment_bytes: int) -> None:
-        if self._inline:
-            if len(self._inline) != self.offer.input_segments:
-                raise MalformedJobError("the message holds some of the segments, not all")
-            for index, data in enumerate(self._inline):
-                execution.add_segment(index, data)
-            self._inline = ()
-            self.laps.lap(Phase.OPEN)
+    def _carry_out(self, execution: JobExecution, window: int) -> tuple[Frame, ...]:
+        """Take the inputs in, run the program, and send the outputs or return them."""
+        if execution.streamed:
+            return self._pass_through(execution, window)
+        for _ in self._input_segments(execution, window):
+            pass
+        execution.run()
+        self.laps.lap(Phase.KERNEL)
+        return self._seal_outputs(execution, window)
+
+    def _input_segments(self, execution: JobExecution, window: int) -> Iterator[Segment]:
+        """Yield every input segment, once it is open."""
+        if not self._inline:
+            yield from self._arriving_segments(execution, window)
             return
+        if len(self._inline) != self.offer.input_segments:
+            raise MalformedJobError("the message holds some of the segments, not all")
+        for index, data in enumerate(self._inline):
+            execution.add_segment(index, data)
+            self.laps.lap(Phase.OPEN)
+            yield Segment(index, data)
+        self._inline = ()
+
+    def _arriving_segments(self, execution: JobExecution, window: int) -> Iterator[Segment]:
         left = execution.input_segments
-        window = _window(segment_bytes)
         left -= self._grant_input(min(window, left))
         # Credit goes back in halves of a window: one message for several segments.
         consumed = 0
@@ -220,10 +231,31 @@ class RunningJob:
             self.laps.lap(Phase.WAIT)
             execution.add_segment(segment.index, segment.data)
             self.laps.lap(Phase.OPEN)
+            yield segment
             consumed += 1
             if left and consumed >= max(1, window // 2):
                 left -= self._grant_input(min(consumed, left))
                 consumed = 0
+
+    def _pass_through(self, execution: JobExecution, window: int) -> tuple[Frame, ...]:
+        """Run a streamed job on each segment, and send what that gives before the next one."""
+        inline: list[Frame] = []
+        for segment in self._input_segments(execution, window):
+            execution.run_segment()
+            self.laps.lap(Phase.KERNEL)
+            sealed = execution.seal_segment(segment.data)
+            self.laps.lap(Phase.SEAL)
+            if sealed is None:
+                continue
+            if execution.inline:
+                inline.append(sealed)
+            else:
+                self._inbox.take_credit(window)
+                self.laps.lap(Phase.WAIT)
+                self._send_output(segment.index, sealed)
+        self._wait_until_left()
+        # A program that failed on a later segment returns none.
+        return tuple(inline) if execution.output_segments else ()
 
     def _grant_input(self, count: int) -> int:
         self._inbox.make_room(count)
@@ -233,29 +265,33 @@ class RunningJob:
             )
         return count
 
-    def _seal_outputs(
-        self, execution: JobExecution, *, segment_bytes: int
-    ) -> tuple[bytearray, ...]:
+    def _seal_outputs(self, execution: JobExecution, window: int) -> tuple[Frame, ...]:
         if execution.inline:
             return tuple(execution.segments())
-        segments, window = execution.segments(), _window(segment_bytes)
+        segments = execution.segments()
         for index in range(execution.output_segments):
             # Credit first: a segment that nobody waits for is not even sealed.
             self._inbox.take_credit(window)
             self.laps.lap(Phase.WAIT)
-            self._post(
-                OutputSealed(
-                    job_id=self.offer.job_id,
-                    attempt=self.offer.attempt,
-                    index=index,
-                    segment=next(segments),
-                )
-            )
+            self._send_output(index, next(segments))
             self.laps.lap(Phase.SEAL)
-        # The result must not overtake them.
+        self._wait_until_left()
+        return ()
+
+    def _send_output(self, index: int, segment: Frame) -> None:
+        self._post(
+            OutputSealed(
+                job_id=self.offer.job_id,
+                attempt=self.offer.attempt,
+                index=index,
+                segment=segment,
+            )
+        )
+
+    def _wait_until_left(self) -> None:
+        # The result must not overtake its outputs.
         self._inbox.wait_until_left()
         self.laps.lap(Phase.WAIT)
-        return ()
 
     def _end(self, refusal: Refusal | None) -> None:
         self._post(JobEnded(job_id=self.offer.job_id, attempt=self.offer.attempt, refusal=refusal))

@@ -54,6 +54,8 @@ log: Final = get_logger(__name__)
 Event: TypeAlias = JobEvent | Collected | ModeChanged
 
 _IDLE_MS: Final = 1_000
+_CHORES_MS: Final = 5
+"""How long what a message made due may wait for the loop to ask."""
 _MESSAGES_PER_TURN: Final = 256
 _LINGER_MS: Final = 1_000
 _FAREWELL_MS: Final = 5_000
@@ -122,6 +124,7 @@ class Runtime:
         self._signals = 0
         self._leaving = _Leaving.NO
         self._leave_by_ms = 0
+        self._chores_at_ms = 0
         self._dead_man = DeadMan(parts.bench.time_limits)
         self.must_restart = False
         """Whether `run` ended for something that only another process can put right."""
@@ -186,13 +189,7 @@ class Runtime:
 
     def _turn(self) -> None:
         now_ms = self._parts.clock.now_ms()
-        waits = [_IDLE_MS]
-        if not self._transport.congested:
-            # While messages wait, `tick` is not asked and stays due: counting it would spin.
-            waits.append(self._membership.due_in_ms(now_ms))
-        due = (self._attestations.due_in_ms(now_ms), self._scrubber.due_in_ms(now_ms))
-        waits.extend(max(1, each) for each in due if each is not None)
-        self._transport.poll(min(waits))
+        self._transport.poll(self._chores_in_ms(now_ms))
         now_ms = self._parts.clock.now_ms()
         for _ in range(_MESSAGES_PER_TURN):
             message = self._transport.receive()
@@ -201,6 +198,29 @@ class Runtime:
             self._receive(message, now_ms)
         self._handle_events(self._mailbox.take())
         self._send_outputs()
+        if self._chores_in_ms(now_ms) <= 0:
+            self._do_chores(now_ms)
+            self._chores_at_ms = now_ms + self._next_chores_in_ms(now_ms)
+        else:
+            # Whatever this turn made due waits no longer than that, and a turn that only moves
+            # segments is not spent on asking.
+            self._chores_at_ms = min(self._chores_at_ms, now_ms + _CHORES_MS)
+
+    def _chores_in_ms(self, now_ms: int) -> int:
+        """Milliseconds until the chores are due, however the clock was set meanwhile."""
+        return min(self._chores_at_ms - now_ms, _IDLE_MS)
+
+    def _next_chores_in_ms(self, now_ms: int) -> int:
+        waits = [_IDLE_MS]
+        if not self._transport.congested:
+            # While messages wait, `tick` is not asked and stays due: counting it would spin.
+            waits.append(self._membership.due_in_ms(now_ms))
+        due = (self._attestations.due_in_ms(now_ms), self._scrubber.due_in_ms(now_ms))
+        waits.extend(each for each in due if each is not None)
+        return max(1, min(waits))
+
+    def _do_chores(self, now_ms: int) -> None:
+        """Do what follows from time alone, and from signals."""
         self._attestations.tick(now_ms)
         self._scrubber.tick(now_ms)
         self._oversee()

@@ -9,6 +9,7 @@ from enclave_worker.kernels.blocks import (
     FLOATS,
     MATRIX_BYTES,
     elementwise,
+    elementwise_into,
     rowwise,
     working_dtype,
 )
@@ -41,11 +42,11 @@ from enclave_worker.kernels.spec import (
 def affine(xp: Namespace, inputs: Arrays, parameters: Values, out: Arrays) -> Arrays:
     """Scale and shift each block while it is in the cache."""
 
-    def block(x: Array) -> None:
-        xp.multiply(x, parameters["scale"], out=x)
-        xp.add(x, parameters["shift"], out=x)
+    def block(x: Array, y: Array) -> None:
+        xp.multiply(x, parameters["scale"], out=y)
+        xp.add(y, parameters["shift"], out=y)
 
-    return {"y": elementwise(xp, block, inputs["x"], out, "y")}
+    return {"y": elementwise_into(xp, block, inputs["x"], out, "y")}
 
 
 @deterministic

@@ -74,8 +74,21 @@ class Kernel:
         )
         buffers = dict(out or {})
         self._check_buffers(buffers, expected)
-        outputs = self._call(xp, inputs, values, buffers)
-        return self._checked(xp, outputs, expected, buffers)
+        return self.run_planned(xp, inputs, values, buffers, expected)
+
+    def run_planned(
+        self,
+        xp: Namespace,
+        inputs: Arrays,
+        values: Values,
+        buffers: Arrays,
+        expected: Mapping[str, TensorSpec],
+    ) -> dict[str, Array]:
+        """Return the outputs for inputs, parameters and buffers that are known to fit.
+
+        For a step of a plan that is run again and again. Raises `KernelError`.
+        """
+        return self._checked(xp, self._call(xp, inputs, values, buffers), expected, buffers)
 
     def _call(
         self, xp: Namespace, inputs: Arrays, values: Values, buffers: Arrays
