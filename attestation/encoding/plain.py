@@ -14,7 +14,8 @@ from attestation.errors import EnclaveError, LocalProtocolError
 
 Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
 """The value that begins at an offset, and the offset behind it. May raise `IndexError` as well."""
-Write: TypeAlias = Callable[[Any, Callable[[bytes], None]], None]
+Write: TypeAlias = Callable[[Any], bytes]
+"""The one encoding of a value."""
 
 PLAIN_BYTES: Final = 65_536
 """Longer documents are read the general way, which counts items: each takes a byte at least."""
@@ -72,7 +73,9 @@ def read_uint(maximum: int) -> Read:
     """Read unsigned integers up to `maximum`."""
 
     def read(data: bytes, at: int) -> tuple[int, int]:
-        value, end = _argument(data, at, _UINT)
+        value, end = data[at], at + 1
+        if value >= 24:
+            value, end = _argument(data, at, _UINT)
         if value > maximum:
             not_plain()
         return value, end
@@ -209,55 +212,83 @@ def read_table(inner: Read, limit: int, key: int) -> Read:
     return read
 
 
-def write_uint(value: Any, write: Callable[[bytes], None]) -> None:
-    """Write an unsigned integer."""
+def write_uint(value: Any) -> bytes:
+    """Return the encoding of an unsigned integer."""
     if type(value) is not int or not 0 <= value <= _UINT64:
         raise LocalProtocolError("not an unsigned integer of 64 bits")
-    write(head(_UINT, value))
+    return head(_UINT, value)
 
 
-def write_octets(value: Any, write: Callable[[bytes], None]) -> None:
-    """Write a byte string."""
-    write(head(_BYTES, len(value)))
-    write(bytes(value))
+def write_octets(value: Any) -> bytes:
+    """Return the encoding of a byte string."""
+    return head(_BYTES, len(value)) + bytes(value)
 
 
-def write_text(value: Any, write: Callable[[bytes], None]) -> None:
-    """Write a text."""
-    write(encode_text(value))
+def write_text(value: Any) -> bytes:
+    """Return the encoding of a text."""
+    return encode_text(value)
 
 
-def write_word(value: Any, write: Callable[[bytes], None]) -> None:
-    """Write one of a fixed list of words."""
-    write(encode_text(value.value))
+def write_word(value: Any) -> bytes:
+    """Return the encoding of one of a fixed list of words."""
+    # Its `value` would be computed at each access.
+    return encode_text(str(value))
 
 
-def write_boolean(value: Any, write: Callable[[bytes], None]) -> None:
-    """Write true or false."""
-    write(_ONE_BYTE[_TRUE if value else _FALSE])
+def write_boolean(value: Any) -> bytes:
+    """Return the encoding of true or false."""
+    return _ONE_BYTE[_TRUE if value else _FALSE]
 
 
 def write_optional(inner: Write) -> Write:
-    """Write null for None, and the inner value otherwise."""
+    """Encode None as null, and everything else as the inner value."""
 
-    def write_it(value: Any, write: Callable[[bytes], None]) -> None:
-        if value is None:
-            write(_ONE_BYTE[_NULL])
-        else:
-            inner(value, write)
+    def write(value: Any) -> bytes:
+        return _ONE_BYTE[_NULL] if value is None else inner(value)
 
-    return write_it
+    return write
 
 
 def write_array(inner: Write) -> Write:
-    """Write the values of a sequence."""
+    """Encode the values of a sequence."""
 
-    def write_all(value: Any, write: Callable[[bytes], None]) -> None:
-        write(head(_ARRAY, len(value)))
-        for each in value:
-            inner(each, write)
+    def write(value: Any) -> bytes:
+        return head(_ARRAY, len(value)) + b"".join(map(inner, value))
 
-    return write_all
+    return write
+
+
+def write_row(inner: tuple[Write, ...]) -> Write:
+    """Encode a fixed number of values, each of its own type."""
+    start = head(_ARRAY, len(inner))
+
+    def write(value: Any) -> bytes:
+        pairs = zip(inner, value, strict=True)
+        return start + b"".join([encode(each) for encode, each in pairs])
+
+    return write
+
+
+def write_table(inner: Write) -> Write:
+    """Encode a map from texts."""
+
+    def write(value: Any) -> bytes:
+        entries = sorted([(encode_text(name), each) for name, each in value.items()], key=_first)
+        parts = [head(_MAP, len(entries))]
+        for name, each in entries:
+            parts += (name, inner(each))
+        return b"".join(parts)
+
+    return write
+
+
+def _first(entry: tuple[bytes, Any]) -> bytes:
+    return entry[0]
+
+
+def octets_head(size: int) -> bytes:
+    """Return the head of a byte string of `size` bytes."""
+    return head(_BYTES, size)
 
 
 def map_head(fields: int) -> bytes:

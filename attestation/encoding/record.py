@@ -10,9 +10,10 @@ parser cannot forget a check. Hand-written parsers of twenty messages were tried
 four lines each, and the fourth was the one that got forgotten.
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 import attrs
 
@@ -29,12 +30,14 @@ class Codec:
     """How one value becomes CBOR and back. `decode` raises `DecodeError` and nothing else.
 
     `read` and `write` are the short way of the common forms (`plain`); codecs may lack them.
+    `octets` above 0 says that every value is a byte string of that length.
     """
 
     encode: Callable[[Any], cbor.Value]
     decode: Callable[[Any], Any]
     read: plain.Read | None = None
     write: plain.Write | None = None
+    octets: int = 0
 
 
 def item(codec: Codec, *, default: Any = attrs.NOTHING, secret: bool = False) -> Any:
@@ -61,7 +64,7 @@ def octets(*, exactly: int | None = None, limit: int | None = None) -> Codec:
     if exactly is None and limit is None:
         raise ValueError("a byte string needs a length or a limit")
     read = plain.read_octets(exactly=exactly, limit=limit)
-    return Codec(bytes, decode, read, plain.write_octets)
+    return Codec(bytes, decode, read, plain.write_octets, exactly or 0)
 
 
 def text(limit: int = limits.NAME_CHARACTERS) -> Codec:
@@ -142,7 +145,8 @@ def array(inner: Codec, *, limit: int) -> Codec:
 
 def row(*inner: Codec) -> Codec:
     """Tuples of a fixed number of values, each of its own type."""
-    reads = [codec.read for codec in inner if codec.read is not None]
+    reads = tuple(codec.read for codec in inner if codec.read is not None)
+    writes = tuple(codec.write for codec in inner if codec.write is not None)
 
     def decode(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or len(value) != len(inner):
@@ -152,7 +156,8 @@ def row(*inner: Codec) -> Codec:
     return Codec(
         lambda value: [codec.encode(entry) for codec, entry in zip(inner, value, strict=True)],
         decode,
-        plain.read_row(tuple(reads)) if len(reads) == len(inner) else None,
+        plain.read_row(reads) if len(reads) == len(inner) else None,
+        plain.write_row(writes) if len(writes) == len(inner) else None,
     )
 
 
@@ -170,6 +175,7 @@ def table(inner: Codec, *, limit: int, key: int = limits.NAME_CHARACTERS) -> Cod
         lambda value: {name: inner.encode(entry) for name, entry in value.items()},
         decode,
         inner.read and plain.read_table(inner.read, limit, key),
+        inner.write and plain.write_table(inner.write),
     )
 
 
@@ -182,7 +188,7 @@ def record(kind: type[R]) -> Codec:
         lambda value: value.to_map(),
         kind.from_map,
         lambda data, at: _layout(kind).read(data, at),
-        lambda value, write: _layout(kind).write(value, write),
+        lambda value: _layout(kind).write(value),
     )
 
 
@@ -207,9 +213,7 @@ class Record:
 
     def to_bytes(self) -> bytes:
         """Return the one deterministic encoding."""
-        parts: list[bytes] = []
-        _layout(type(self)).write(self, parts.append)
-        return b"".join(parts)
+        return _layout(type(self)).write(self)
 
     @classmethod
     def from_map(cls, value: Any) -> Self:
@@ -268,59 +272,96 @@ def _codecs(kind: type[Record]) -> tuple[tuple[str, Codec], ...]:
     return known
 
 
+_Field: TypeAlias = tuple[bytes, bytes, str, Codec | None]
+"""Encoded key, encoded value of a fixed field, name, codec of a field that is not fixed."""
+
+
 @attrs.frozen
 class _Layout:
     """The fields of a record in the order in which they are encoded, which never changes."""
 
     kind: type[Record]
-    head: bytes
-    fields: tuple[tuple[bytes, bytes, str, Codec | None], ...]
-    """Encoded key, encoded value of a fixed field, name, codec of a field that is not fixed."""
+    reads: tuple[tuple[bytes, int, str, int, plain.Read], ...]
+    """What stands before a value and how long that is, its name, its length or 0, what reads it."""
+    writes: tuple[tuple[bytes, plain.Write], ...]
+    values: Callable[[Any], tuple[Any, ...]]
+    tail: bytes
+    """What stands behind the last value."""
 
     @classmethod
     def of(cls, kind: type[Record]) -> Self:
-        fields: list[tuple[bytes, bytes, str, Codec | None]] = [
+        fields: list[_Field] = [
             (cbor.encode(name), cbor.encode(value), name, None)
             for name, value in _fixed(kind).items()
         ]
         fields += [(cbor.encode(name), b"", name, codec) for name, codec in _codecs(kind)]
-        return cls(kind, plain.map_head(len(fields)), tuple(sorted(fields, key=_key)))
+        fields.sort(key=_key)
+        before, steps = plain.map_head(len(fields)), list[tuple[bytes, str, Codec]]()
+        for key, value, name, codec in fields:
+            before += key + value
+            if codec is not None:
+                steps.append((before, name, codec))
+                before = b""
+        return cls(
+            kind=kind,
+            reads=tuple(_reading(*step) for step in steps),
+            writes=tuple((fixed, _writer(codec)) for fixed, _, codec in steps),
+            values=_getter([name for _, name, _ in steps]),
+            tail=before,
+        )
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
-        """Read the record that begins at `at`; raises `NotPlainError` for whatever is unusual."""
-        if not data.startswith(self.head, at):
-            plain.not_plain()
-        at += len(self.head)
+        """Read the record that begins at `at`; raises `NotPlainError` for whatever is unusual.
+
+        A byte string of a known length may run past the end of the data: then the end that is
+        returned does, too.
+        """
         values = {}
-        for key, value, name, codec in self.fields:
-            if not data.startswith(key, at):
+        for before, skip, name, size, read in self.reads:
+            if not data.startswith(before, at):
                 plain.not_plain()
-            at += len(key)
-            if codec is None:
-                if not data.startswith(value, at):
-                    plain.not_plain()
-                at += len(value)
-            elif codec.read is None:
-                plain.not_plain()
+            at += skip
+            if size:
+                values[name] = data[at : at + size]
+                at += size
             else:
-                values[name], at = codec.read(data, at)
-        return self.kind(**values), at
+                values[name], at = read(data, at)
+        if not data.startswith(self.tail, at):
+            plain.not_plain()
+        return self.kind(**values), at + len(self.tail)
 
-    def write(self, value: Any, write: Callable[[bytes], None]) -> None:
-        """Write the one encoding of `value`."""
-        write(self.head)
-        for key, fixed, name, codec in self.fields:
-            write(key)
-            if codec is None:
-                write(fixed)
-            elif codec.write is not None:
-                codec.write(getattr(value, name), write)
-            else:
-                write(cbor.encode(codec.encode(getattr(value, name))))
+    def write(self, value: Any) -> bytes:
+        """Return the one encoding of `value`."""
+        parts: list[bytes] = []
+        for (before, write), each in zip(self.writes, self.values(value), strict=True):
+            parts += (before, write(each))
+        parts.append(self.tail)
+        return b"".join(parts)
 
 
-def _key(field: tuple[bytes, bytes, str, Codec | None]) -> bytes:
+def _key(field: _Field) -> bytes:
     return field[0]
+
+
+def _reading(before: bytes, name: str, codec: Codec) -> tuple[bytes, int, str, int, plain.Read]:
+    if codec.octets:
+        before += plain.octets_head(codec.octets)
+    return before, len(before), name, codec.octets, codec.read or _read_generally
+
+
+def _read_generally(_data: bytes, _at: int) -> tuple[Any, int]:
+    plain.not_plain()
+
+
+def _writer(codec: Codec) -> plain.Write:
+    return codec.write or (lambda value: cbor.encode(codec.encode(value)))
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what fetches all attributes at once; `attrgetter` makes no tuple of fewer than two."""
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda value: tuple([getattr(value, name) for name in names])
 
 
 _LAYOUTS: Final[dict[type[Record], _Layout]] = {}
