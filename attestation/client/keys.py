@@ -2,6 +2,7 @@
 
 import os
 import stat
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -67,7 +68,7 @@ class ClientKey:
         public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return cls(private=key, public_bytes=public)
 
-    @property
+    @cached_property
     def key_id(self) -> ClientKeyId:
         """The id that receipts carry."""
         return ClientKeyId(digest(Label.CLIENT_KEY, self.public_bytes))

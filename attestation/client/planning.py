@@ -17,7 +17,7 @@ from attestation.programs.catalogue import Catalogue
 from attestation.programs.errors import ParameterUnknownError
 from attestation.programs.parameters import Scalar
 from attestation.programs.plan import Plan
-from attestation.programs.program import Parameters, Program
+from attestation.programs.program import Parameters, Program, encode_parameters
 from attestation.programs.stacking import plan_job
 from attestation.sealing.tensor_spec import TensorSpec
 
@@ -27,10 +27,10 @@ GivenParameters: TypeAlias = Mapping[str, Scalar] | Mapping[str, Mapping[str, Sc
 
 @frozen(kw_only=True)
 class Planned:
-    """A program with its parameters by step, planned."""
+    """A program with its parameters by step, planned and encoded."""
 
     program: Program
-    parameters: Parameters = field(repr=False)
+    encoded_parameters: bytes = field(repr=False)
     plan: Plan
 
 
@@ -60,7 +60,7 @@ class _Question:
             items=self.items,
             deterministic=self.deterministic,
         )
-        return Planned(program=program, parameters=parameters, plan=made)
+        return Planned(program=program, encoded_parameters=encode_parameters(parameters), plan=made)
 
 
 def plan(

@@ -7,6 +7,7 @@ segment by segment while it is sent, so that no second copy of it exists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from os import urandom
 from typing import Final, Self
 
@@ -22,7 +23,7 @@ from attestation.encoding.digests import Label, digest
 from attestation.errors import LocalProtocolError, ProgramError
 from attestation.identifiers import SHORT_ID_BYTES, Digest, JobId, KeySetId, WorkerId
 from attestation.programs.plan import Plan
-from attestation.programs.program import Parameters, Program, encode_parameters
+from attestation.programs.program import Program
 from attestation.receipts.commitment import CommitmentKind, SegmentCommitment
 from attestation.receipts.signed_batch import sign_batch
 from attestation.sealing.content_key import ContentKey
@@ -71,16 +72,21 @@ class JobSpec:
             return self
         return evolve(self, arrays={name: array.copy() for name, array in self.arrays.items()})
 
-    @property
+    @cached_property
+    def input_segments(self) -> int:
+        """Segments of all inputs."""
+        return sum([segment_count(s.nbytes, self.segment_bytes) for s in self.specs.values()])
+
+    @cached_property
     def input_bytes(self) -> int:
         """Sealed bytes of all inputs."""
-        return sum(sealed_length(s.nbytes, self.segment_bytes) for s in self.specs.values())
+        return sum([sealed_length(s.nbytes, self.segment_bytes) for s in self.specs.values()])
 
     @property
     def inline(self) -> bool:
         """Whether every input travels inside the submit message."""
-        segments = sum(segment_count(s.nbytes, self.segment_bytes) for s in self.specs.values())
-        return self.input_bytes <= limits.INLINE_BYTES and segments <= limits.INLINE_SEGMENTS
+        few = self.input_segments <= limits.INLINE_SEGMENTS
+        return few and self.input_bytes <= limits.INLINE_BYTES
 
 
 @frozen(kw_only=True)
@@ -88,7 +94,7 @@ class Choice:
     """A spec planned against one catalogue, and the accepted workers that have it."""
 
     program: Program
-    parameters: Parameters = field(repr=False)
+    encoded_parameters: bytes = field(repr=False)
     plan: Plan
     catalogue_digest: Digest
     workers: tuple[ReadyWorker, ...]
@@ -192,7 +198,7 @@ def _plan(
         )
     return Choice(
         program=planned.program,
-        parameters=planned.parameters,
+        encoded_parameters=planned.encoded_parameters,
         plan=planned.plan,
         catalogue_digest=catalogue_digest,
         workers=tuple(roomy[:WRAPS]),
@@ -207,7 +213,7 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
     sealers = list(_sealers(spec, choice, job_id, content_key))
     body = JobBody(
         program=choice.program.to_bytes(),
-        parameters=encode_parameters(choice.parameters),
+        parameters=choice.encoded_parameters,
         salt=urandom(32),
     )
     header = JobHeader(
@@ -244,7 +250,7 @@ def seal_request(spec: JobSpec, choice: Choice, key: ClientKey) -> SealedRequest
             catalogue_digest=header.catalogue_digest,
             durable=spec.durable,
             segment_bytes=spec.segment_bytes,
-            input_segments=sum(sealer.segment_count for sealer, _ in sealers),
+            input_segments=spec.input_segments,
             input_bytes=spec.input_bytes,
             output_bytes_max=choice.output_bytes,
             deadline_ms=spec.deadline_ms,

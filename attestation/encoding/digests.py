@@ -6,7 +6,6 @@ first, so no label is a prefix of another.
 
 import hashlib
 from enum import Enum
-from typing import Final
 
 from attestation.identifiers import Digest
 
@@ -45,20 +44,21 @@ class Label(Enum):
     RECEIPT = b"enclave-worker/v1/receipt"
     COMMITMENT = b"enclave-worker/v1/commitment"
 
+    def __init__(self, label: bytes) -> None:
+        """Keep the prefix with the label: it is asked for several times a job."""
+        self.prefix = bytes([len(label)]) + label
+
 
 def digest(label: Label, data: bytes | memoryview) -> Digest:
     """Return the 32-byte SHA-256 of `data` under `label`."""
-    return Digest(hashlib.sha256(prefix(label) + data).digest())
+    return Digest(hashlib.sha256(label.prefix + data).digest())
 
 
 def digest512(label: Label, data: bytes) -> bytes:
     """Return the 64-byte SHA-512 of `data` under `label`, for report data of that size."""
-    return hashlib.sha512(prefix(label) + data).digest()
+    return hashlib.sha512(label.prefix + data).digest()
 
 
 def prefix(label: Label) -> bytes:
     """Return the length-prefixed label that every labelled hash or signature starts with."""
-    return _PREFIXES[label]
-
-
-_PREFIXES: Final = {label: bytes([len(label.value)]) + label.value for label in Label}
+    return label.prefix

@@ -116,9 +116,17 @@ class Program(Record):
         except ProgramError as error:
             raise DecodeError(f"not a program: {error}") from error
 
+    def to_bytes(self) -> bytes:
+        """Return the one deterministic encoding; programs are sent by the thousand."""
+        return self._encoded
+
     def digest(self) -> Digest:
         """Return the program digest that job headers and receipts carry."""
         return self._digest
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        return super().to_bytes()
 
     @cached_property
     def _digest(self) -> Digest:
@@ -137,6 +145,10 @@ class Program(Record):
                 raise ProgramTooLargeError(f"{count} {what} where at most {limit} are allowed")
 
 
+_SCALAR: Final = scalar()
+_PARAMETERS: Final = table(table(_SCALAR, limit=_PORTS), limit=limits.PROGRAM_STEPS)
+
+
 def encode_parameters(parameters: Parameters) -> bytes:
     """Return the canonical encoding; a step without parameters is left out of it."""
     if len(parameters) > limits.PROGRAM_STEPS:
@@ -149,7 +161,7 @@ def encode_parameters(parameters: Parameters) -> bytes:
             if not is_name(step) or not is_name(name):
                 raise ParameterUnknownError(f"step {step!r}: {name!r} cannot be a parameter")
             try:
-                scalar().decode(value)
+                _SCALAR.decode(value)
             except DecodeError as error:
                 raise ParameterTypeError(f"step {step}: {name}: {error}") from error
     encoded = cbor.encode({step: dict(values) for step, values in parameters.items() if values})
@@ -160,8 +172,7 @@ def encode_parameters(parameters: Parameters) -> bytes:
 
 def decode_parameters(data: bytes) -> dict[str, dict[str, Scalar]]:
     """Parse what `encode_parameters` made, or raise `DecodeError`."""
-    codec = table(table(scalar(), limit=_PORTS), limit=limits.PROGRAM_STEPS)
-    parameters: dict[str, dict[str, Scalar]] = codec.decode(
+    parameters: dict[str, dict[str, Scalar]] = _PARAMETERS.decode(
         cbor.decode(data, limit=limits.PROGRAM_BYTES)
     )
     for step, values in parameters.items():

@@ -8,7 +8,7 @@ guessable values gives them away.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final, Self
 
@@ -27,6 +27,9 @@ class CommitmentKind(StrEnum):
     SHA256 = "sha256"
 
 
+_KINDS: Final[Mapping[str, CommitmentKind]] = {kind.value: kind for kind in CommitmentKind}
+
+
 class SegmentCommitment:
     """Collects the segments of one direction, numbered in the order in which they travel.
 
@@ -35,10 +38,10 @@ class SegmentCommitment:
 
     def __init__(self, kind: str) -> None:
         """Start an empty commitment; raises `DecodeError` for a kind that there is not."""
-        try:
-            self.kind = CommitmentKind(kind)
-        except ValueError as error:
-            raise DecodeError("an unknown kind of commitment") from error
+        known = _KINDS.get(kind)
+        if known is None:
+            raise DecodeError("an unknown kind of commitment")
+        self.kind = known
         self._leaves: dict[int, bytes] = {}
 
     @classmethod

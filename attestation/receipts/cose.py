@@ -9,28 +9,41 @@ one purpose does not verify for another. Signed is `["Signature1", protected, h'
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from attestation import limits
-from attestation.encoding import cbor
+from attestation.encoding import cbor, plain
 from attestation.errors import DecodeError, SignatureInvalidError
 
 _ALGORITHM, _CONTENT_TYPE, _KEY_ID = 1, 3, 4
 _EDDSA: Final = -8
-_CONTEXT: Final = "Signature1"
-_NO_EXTERNAL_AAD: Final = b""
+_FOUR: Final = b"\x84"
+_EMPTY_MAP: Final = cbor.encode({})
+_SIGNED_START: Final = _FOUR + cbor.encode("Signature1")
+_NO_AAD: Final = cbor.encode(b"")
+_KEPT_BYTES: Final = 256
+"""Our own protected headers take 100."""
 
 
 def sign1(
     payload: bytes, *, key_id: bytes, content_type: str, sign: Callable[[bytes], bytes]
 ) -> bytes:
     """Return a COSE_Sign1 over `payload`. `sign` makes an Ed25519 signature over what it gets."""
-    protected = cbor.encode({_ALGORITHM: _EDDSA, _CONTENT_TYPE: content_type, _KEY_ID: key_id})
+    protected = _write_protected(key_id, content_type)
     signature = sign(_to_be_signed(protected, payload))
-    return cbor.encode([protected, {}, payload, signature])
+    return b"".join(
+        (
+            _FOUR,
+            plain.write_octets(protected),
+            _EMPTY_MAP,
+            plain.write_octets(payload),
+            plain.write_octets(signature),
+        )
+    )
 
 
 def verify1(data: bytes, public_key: bytes, *, content_type: str) -> tuple[bytes, bytes]:
@@ -52,10 +65,32 @@ def verify1(data: bytes, public_key: bytes, *, content_type: str) -> tuple[bytes
 
 
 def _to_be_signed(protected: bytes, payload: bytes) -> bytes:
-    return cbor.encode([_CONTEXT, protected, _NO_EXTERNAL_AAD, payload])
+    return _SIGNED_START + plain.write_octets(protected) + _NO_AAD + plain.write_octets(payload)
+
+
+_read_octets: Final = plain.read_octets(exactly=None, limit=limits.RECEIPT_BYTES)
 
 
 def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
+    try:
+        return _split_plain(data)
+    except (plain.NotPlainError, IndexError):
+        return _split_generally(data)
+
+
+def _split_plain(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Read the usual form; everything else is not plain, and read the general way."""
+    protected, at = _read_octets(data, len(_FOUR))
+    end = at + len(_EMPTY_MAP)
+    payload, after = _read_octets(data, end)
+    signature, after = _read_octets(data, after)
+    usual = data.startswith(_FOUR) and data[at:end] == _EMPTY_MAP and after == len(data)
+    if not usual or len(data) > limits.RECEIPT_BYTES:
+        plain.not_plain()
+    return protected, payload, signature
+
+
+def _split_generally(data: bytes) -> tuple[bytes, bytes, bytes]:
     match cbor.decode(data, limit=limits.RECEIPT_BYTES):
         case [bytes() as protected, {**unprotected}, bytes() as payload, bytes() as signature]:
             if unprotected:
@@ -64,7 +99,24 @@ def _split(data: bytes) -> tuple[bytes, bytes, bytes]:
     raise DecodeError("not a COSE_Sign1")
 
 
+@lru_cache(maxsize=256)
+def _write_protected(key_id: bytes, content_type: str) -> bytes:
+    return cbor.encode({_ALGORITHM: _EDDSA, _CONTENT_TYPE: content_type, _KEY_ID: key_id})
+
+
 def _read_protected(protected: bytes) -> tuple[bytes, str]:
+    # One key signs many messages. What is kept is small, and public.
+    if len(protected) <= _KEPT_BYTES:
+        return _read_protected_once(protected)
+    return _parse_protected(protected)
+
+
+@lru_cache(maxsize=256)
+def _read_protected_once(protected: bytes) -> tuple[bytes, str]:
+    return _parse_protected(protected)
+
+
+def _parse_protected(protected: bytes) -> tuple[bytes, str]:
     header: Any = cbor.decode(protected, limit=limits.RECEIPT_BYTES)
     if not isinstance(header, dict) or set(header) != {_ALGORITHM, _CONTENT_TYPE, _KEY_ID}:
         raise DecodeError("the protected header has other fields")

@@ -1,6 +1,7 @@
 """A receipt: what an attested worker says it did for one job, signed with its attested key."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 from attrs import frozen
@@ -126,6 +127,11 @@ class Receipt(Record):
 
     claims: bytes = item(octets(limit=limits.RECEIPT_BYTES), secret=True)
     proof: bytes = item(octets(limit=limits.RECEIPT_BYTES), secret=True)
+
+    @cached_property
+    def parsed(self) -> ReceiptClaims:
+        """The claims as they are written; raises `DecodeError`. Not verified."""
+        return ReceiptClaims.from_bytes(self.claims)
 
     def digest(self) -> Digest:
         """Return the digest of the claims, which is the receipt's name in lineage and chain.

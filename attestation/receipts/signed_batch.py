@@ -8,6 +8,7 @@ over job headers can never be shown as one over receipts.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from attrs import frozen
 
@@ -85,6 +86,7 @@ def sign_batch(
     ]
 
 
+@cache
 def content_type(label: Label) -> str:
     """Return the COSE content type (protected header 3) of batches under `label`."""
     return f"application/vnd.{label.value.decode().replace('/', '.')}+cbor"

@@ -134,7 +134,7 @@ def verify_chain(claims: Sequence[ReceiptClaims]) -> None:
 
 def _parse(receipt: Receipt) -> tuple[ReceiptClaims, SignedLeaf]:
     try:
-        return ReceiptClaims.from_bytes(receipt.claims), SignedLeaf.from_bytes(receipt.proof)
+        return receipt.parsed, SignedLeaf.from_bytes(receipt.proof)
     except DecodeError as error:
         raise ReceiptMalformedError(str(error)) from error
 

@@ -9,7 +9,7 @@ from typing import Final, NoReturn, Self
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from attestation.encoding.digests import Label, digest, prefix
 from attestation.errors import LocalProtocolError
@@ -28,16 +28,18 @@ class ContentKey:
     """Drawn by the client for one job. Whoever holds it can read that job, and no other.
 
     There is no way to read it back out: it is derived from, or sealed under a session's wrap key.
-    `wipe` overwrites it; derived keys and the copies inside OpenSSL live as long as their users.
+    `wipe` overwrites it, and what HKDF extracts from it once for all derivations; derived keys and
+    the copies inside OpenSSL live as long as their users.
     """
 
-    __slots__ = ("_key", "_wiped")
+    __slots__ = ("_extracted", "_key", "_wiped")
 
     def __init__(self, key: Buffer) -> None:
         """Copy `key`; raises `LocalProtocolError` unless it has 32 bytes."""
         if len(key) != CONTENT_KEY_BYTES:
             raise LocalProtocolError(f"a content key has {CONTENT_KEY_BYTES} bytes")
         self._key = bytearray(key)
+        self._extracted = bytearray(HKDF.extract(SHA384(), None, self._key))
         self._wiped = False
 
     def __repr__(self) -> str:
@@ -75,10 +77,13 @@ class ContentKey:
     def wipe(self) -> None:
         """Overwrite the key. Every later use raises `LocalProtocolError`."""
         wipe(self._key)
+        wipe(self._extracted)
         self._wiped = True
 
     def _derive(self, label: Label, context: bytes) -> bytes:
-        return derive(self._live(), info=prefix(label) + context)
+        self._live()
+        info = prefix(label) + context
+        return HKDFExpand(SHA384(), CONTENT_KEY_BYTES, info).derive(self._extracted)
 
     def _live(self) -> bytearray:
         if self._wiped:

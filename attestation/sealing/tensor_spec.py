@@ -76,6 +76,8 @@ class TensorSpec:
 
     dtype: str = attrs.field(validator=_check_dtype)
     shape: tuple[int, ...] = attrs.field(validator=_check_shape)
+    nbytes: int = attrs.field(init=False, eq=False, repr=False)
+    """Bytes of the whole tensor, before sealing: asked for so often that it is kept."""
 
     def __attrs_post_init__(self) -> None:
         # Empty dimensions count as 1 here: (2^60, 0) holds no byte and still breaks array
@@ -83,6 +85,8 @@ class TensorSpec:
         extent = math.prod(max(dimension, 1) for dimension in self.shape) * self.itemsize
         if extent > limits.TENSOR_BYTES:
             raise TensorTooLargeError(f"more than {limits.TENSOR_BYTES} bytes")
+        # The one way to set a field of a frozen class while it is made.
+        object.__setattr__(self, "nbytes", extent if 0 not in self.shape else 0)
 
     def stacked(self, items: int) -> Self:
         """Return the spec of `items` such tensors along a new first dimension."""
@@ -103,8 +107,3 @@ class TensorSpec:
     def size(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole tensor, before sealing."""
-        return self.size * self.itemsize
