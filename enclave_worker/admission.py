@@ -21,8 +21,9 @@ from attestation.errors import (
 )
 from attestation.identifiers import ClientKeyId, Digest, JobId, KeySetId, SessionId
 from attestation.programs.catalogue import Catalogue
+from attestation.programs.known import KnownPrograms
 from attestation.programs.plan import Plan
-from attestation.programs.program import Program, decode_parameters
+from attestation.programs.program import decode_parameters
 from attestation.programs.stacking import plan_job
 from attestation.receipts.commitment import CommitmentKind
 from attestation.receipts.signed_batch import SignedLeaf
@@ -100,6 +101,7 @@ class Admission:
         self._find_session = find_session
         self._catalogue = catalogue
         self._catalogue_digest = catalogue.digest()
+        self._known = KnownPrograms(catalogue)
         self._terms = terms
 
     def admit(self, offer: JobOffer, *, now_ms: int) -> AdmittedJob:
@@ -119,7 +121,8 @@ class Admission:
             request_digest = digest(Label.JOB_HEADER, envelope.header)
             content_key = _unwrap(session, offer.wrap, request_digest)
             try:
-                plan = self._open_and_plan(envelope, header, inputs, content_key)
+                body = _open_body(envelope, header, request_digest, content_key)
+                plan = self._plan(header, inputs, body)
                 openers = _openers(header, inputs, content_key)
             except BaseException:
                 content_key.wipe()
@@ -172,25 +175,15 @@ class Admission:
             raise WorkerLimitError("the inputs are larger than the worker allows for one job")
         return inputs
 
-    def _open_and_plan(
-        self,
-        envelope: JobEnvelope,
-        header: JobHeader,
-        inputs: Sequence[SealedTensorHeader],
-        content_key: ContentKey,
-    ) -> Plan:
-        # (8) The key is the one that the client committed to, the same for every worker.
-        if content_key.commitment(header.job_id) != header.content_key_commitment:
-            raise JobNotAuthenticError("the wrapped key is not the one that was committed to")
-        # (9, 10) The body opens, and holds the program and parameters that were signed.
-        body = _open_body(envelope, digest(Label.JOB_HEADER, envelope.header), content_key)
+    def _plan(self, header: JobHeader, inputs: Sequence[SealedTensorHeader], body: JobBody) -> Plan:
+        # (10) The body holds the program and parameters that were signed.
         if digest(Label.PROGRAM, body.program) != header.program_digest:
             raise ProgramRefusedError("another program than the header names")
         if body.commitment() != header.parameters_commitment:
             raise ProgramRefusedError("other parameters than the header commits to")
         # (11) Every tensor has the shape and type that every step needs.
         try:
-            program = Program.from_bytes(body.program)
+            program = self._known.read(body.program, header.program_digest)
             parameters = decode_parameters(body.parameters)
             specs = {sealed.tensor.name: sealed.tensor.spec for sealed in inputs}
             plan = plan_job(
@@ -268,7 +261,13 @@ def _unwrap(session: WorkerSession, wrap: bytes, request_digest: Digest) -> Cont
         raise UnknownSessionError("the session has ended") from error
 
 
-def _open_body(envelope: JobEnvelope, request_digest: Digest, content_key: ContentKey) -> JobBody:
+def _open_body(
+    envelope: JobEnvelope, header: JobHeader, request_digest: Digest, content_key: ContentKey
+) -> JobBody:
+    # (8) The key is the one that the client committed to, the same for every worker.
+    if content_key.commitment(header.job_id) != header.content_key_commitment:
+        raise JobNotAuthenticError("the wrapped key is not the one that was committed to")
+    # (9) The body opens.
     key = content_key.body_key(request_digest)
     try:
         return JobBody.from_bytes(open_bytes(key, request_digest, envelope.body))

@@ -4,23 +4,19 @@ Client and worker both make the plan from the same bytes; the client before it s
 worker before it allocates anything.
 """
 
-import graphlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from attestation.errors import ProgramError
 from attestation.programs.catalogue import Catalogue
 from attestation.programs.errors import (
-    CycleError,
     InputMissingError,
     InputUnknownError,
-    InputUnusedError,
     ParameterUnknownError,
     ReferenceUnknownError,
-    StepUnusedError,
 )
 from attestation.programs.parameters import Scalar
 from attestation.programs.program import Parameters, Program, Step
@@ -111,17 +107,14 @@ def make_plan(
 ) -> Plan:
     """Order the steps and infer every tensor they make; raises the first `ProgramError`."""
     _check_inputs(program, inputs)
-    by_id = {step.id: step for step in program.steps}
+    step_ids = {step.id for step in program.steps}
     for step_id in parameters:
-        if step_id not in by_id:
+        if step_id not in step_ids:
             raise ParameterUnknownError(f"parameters for {step_id!r}, which is no step")
-    # A misspelt reference leaves something unused as well; it is what the user should hear of.
-    order = _order(by_id, set(program.inputs))
-    _check_use(program)
     tensors = {name: inputs[name] for name in program.inputs}
     planned = []
-    for step_id in order:
-        step = _plan_step(by_id[step_id], catalogue, tensors, parameters.get(step_id, {}))
+    for each in program.order:
+        step = _plan_step(each, catalogue, tensors, parameters.get(each.id, {}))
         tensors |= {f"{step.id}.{port}": spec for port, spec in step.outputs.items()}
         planned.append(step)
     references = {name: program.outputs[name] for name in sorted(program.outputs)}
@@ -152,32 +145,12 @@ def _plan_step(
         signature = catalogue.signature(step.kernel)
         values = signature.resolve(parameters)
         specs = {port: tensors[reference] for port, reference in step.inputs.items()}
-        outputs = signature.infer(specs, values)
+        outputs = signature.infer_resolved(specs, values)
     except ProgramError as error:
         raise type(error)(f"step {step.id}: {error}") from error
     return PlannedStep(
         id=step.id, signature=signature, inputs=step.inputs, parameters=values, outputs=outputs
     )
-
-
-def _order(by_id: "Mapping[str, Step]", inputs: set[str]) -> list[str]:
-    """Return the step ids so that each comes after those it reads from."""
-    graph: dict[str, list[str]] = {}
-    for step in by_id.values():
-        graph[step.id] = []
-        for port, reference in step.inputs.items():
-            source, dot, _ = reference.partition(".")
-            if source not in (by_id if dot else inputs):
-                raise ReferenceUnknownError(
-                    f"step {step.id}: port {port!r} reads {reference!r}, "
-                    f"and there is no {'step' if dot else 'input'} {source!r}"
-                )
-            if dot:
-                graph[step.id].append(source)
-    try:
-        return list(graphlib.TopologicalSorter(graph).static_order())
-    except graphlib.CycleError as error:
-        raise CycleError(f"steps wait for each other: {' -> '.join(error.args[1])}") from error
 
 
 def _check_inputs(program: Program, inputs: Mapping[str, TensorSpec]) -> None:
@@ -191,17 +164,6 @@ def _check_inputs(program: Program, inputs: Mapping[str, TensorSpec]) -> None:
             )
 
 
-def _check_use(program: Program) -> None:
-    read = {reference for step in program.steps for reference in step.inputs.values()}
-    for name in program.inputs:
-        if name not in read:
-            raise InputUnusedError(f"no step reads input {name!r}")
-    sources = {reference.partition(".")[0] for reference in read | set(program.outputs.values())}
-    for step in program.steps:
-        if step.id not in sources:
-            raise StepUnusedError(f"nothing reads what step {step.id!r} makes")
-
-
 def _with_releases(steps: list[PlannedStep], *, kept: set[str]) -> Iterator[PlannedStep]:
     """Tell each step which tensors nobody reads after it, its own unread outputs included."""
     last: dict[str, int] = {}
@@ -210,11 +172,4 @@ def _with_releases(steps: list[PlannedStep], *, kept: set[str]) -> Iterator[Plan
         last |= dict.fromkeys((*made, *step.inputs.values()), place)
     for place, step in enumerate(steps):
         ended = sorted(name for name, at in last.items() if at == place and name not in kept)
-        yield PlannedStep(
-            id=step.id,
-            signature=step.signature,
-            inputs=step.inputs,
-            parameters=step.parameters,
-            outputs=step.outputs,
-            releases=tuple(ended),
-        )
+        yield evolve(step, releases=tuple(ended)) if ended else step

@@ -5,6 +5,7 @@ are kept in the order of their names, so that the order in which a program was p
 change its digest. The parameters live apart, since the program may be public while they are not.
 """
 
+import graphlib
 from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Final, Self, TypeAlias
@@ -19,11 +20,14 @@ from attestation.errors import DecodeError, ProgramError
 from attestation.identifiers import Digest
 from attestation.programs import shapes
 from attestation.programs.errors import (
+    CycleError,
+    InputUnusedError,
     ParameterTypeError,
     ParameterUnknownError,
     ProgramTooLargeError,
     ReferenceUnknownError,
     StepInvalidError,
+    StepUnusedError,
 )
 from attestation.programs.names import is_kernel_name, is_name
 from attestation.programs.parameters import Scalar, scalar
@@ -132,6 +136,18 @@ class Program(Record):
     def _digest(self) -> Digest:
         return digest(Label.PROGRAM, self.to_bytes())
 
+    @cached_property
+    def order(self) -> tuple[Step, ...]:
+        """The steps, each behind those it reads from.
+
+        Raises `ReferenceUnknownError`, `CycleError`, and what says that something is not used.
+        """
+        # A misspelt reference leaves something unused as well; it is what the user should hear of.
+        by_id = {step.id: step for step in self.steps}
+        order = tuple(by_id[step_id] for step_id in _order(by_id, set(self.inputs)))
+        _check_use(self)
+        return order
+
     def _check_size(self) -> None:
         if not self.steps or not self.outputs:
             raise StepInvalidError("a program has at least one step and one output")
@@ -143,6 +159,37 @@ class Program(Record):
         ):
             if count > limit:
                 raise ProgramTooLargeError(f"{count} {what} where at most {limit} are allowed")
+
+
+def _order(by_id: Mapping[str, Step], inputs: set[str]) -> list[str]:
+    """Return the step ids so that each comes after those it reads from."""
+    graph: dict[str, list[str]] = {}
+    for step in by_id.values():
+        graph[step.id] = []
+        for port, reference in step.inputs.items():
+            source, dot, _ = reference.partition(".")
+            if source not in (by_id if dot else inputs):
+                raise ReferenceUnknownError(
+                    f"step {step.id}: port {port!r} reads {reference!r}, "
+                    f"and there is no {'step' if dot else 'input'} {source!r}"
+                )
+            if dot:
+                graph[step.id].append(source)
+    try:
+        return list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        raise CycleError(f"steps wait for each other: {' -> '.join(error.args[1])}") from error
+
+
+def _check_use(program: Program) -> None:
+    read = {reference for step in program.steps for reference in step.inputs.values()}
+    for name in program.inputs:
+        if name not in read:
+            raise InputUnusedError(f"no step reads input {name!r}")
+    sources = {reference.partition(".")[0] for reference in read | set(program.outputs.values())}
+    for step in program.steps:
+        if step.id not in sources:
+            raise StepUnusedError(f"nothing reads what step {step.id!r} makes")
 
 
 _SCALAR: Final = scalar()

@@ -6,6 +6,7 @@ outside: making or parsing one that contradicts itself raises `DecodeError`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Final
 
 from attrs import frozen
@@ -75,7 +76,12 @@ class KernelSignature(Record):
         self, inputs: Mapping[str, TensorSpec], parameters: Mapping[str, Scalar]
     ) -> dict[str, TensorSpec]:
         """Return the specs of the outputs for these inputs; raises the first `ProgramError`."""
-        values = self.resolve(parameters)
+        return self.infer_resolved(inputs, self.resolve(parameters))
+
+    def infer_resolved(
+        self, inputs: Mapping[str, TensorSpec], values: Mapping[str, Scalar]
+    ) -> dict[str, TensorSpec]:
+        """Do as `infer` does, with parameters that `resolve` returned."""
         bindings = shapes.Bindings(
             types=self.types,
             sizes={name: value for name, value in values.items() if type(value) is int},
@@ -97,15 +103,23 @@ class KernelSignature(Record):
             raise OutputTooLargeError(f"{self.name}: {error}") from error
 
     def _check_inputs(self, inputs: Mapping[str, TensorSpec]) -> None:
-        names = [port.name for port in self.inputs]
+        if inputs.keys() == self._input_names:
+            return
         for port in self.inputs:
             if port.name not in inputs and not shapes.parse(port.pattern).optional:
                 raise InputMissingError(f"{self.name} needs input {port.name!r}")
         for name in inputs:
-            if name not in names:
+            if name not in self._input_names:
                 raise InputUnknownError(
-                    f"{self.name} has no input {name!r}; it takes {', '.join(names)}"
+                    f"{self.name} has no input {name!r}; it takes {self._listed_inputs()}"
                 )
+
+    @cached_property
+    def _input_names(self) -> frozenset[str]:
+        return frozenset(port.name for port in self.inputs)
+
+    def _listed_inputs(self) -> str:
+        return ", ".join(port.name for port in self.inputs)
 
     def _check_names(self) -> None:
         if not self.inputs or not self.outputs:

@@ -319,7 +319,7 @@ JOBS = (
     Mutation(
         defence="the worker compares the inputs, and the plan, with its operator's limit",
         attacks=("overstated-worker",),
-        removes=(_NO_LIMITS, Unraised(Admission._open_and_plan, "WorkerLimitError")),
+        removes=(_NO_LIMITS, Unraised(Admission._plan, "WorkerLimitError")),
     ),
     Mutation(
         defence="the header's key signed the header, and opened the session",
