@@ -9,7 +9,7 @@ gathered leaves as soon as it is a quarter of the window.
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from attrs import frozen
 
@@ -48,9 +48,10 @@ class MapProgress:
     failed: int
 
 
-@frozen
-class Item:
+class Item(NamedTuple):
     """One item of a `map`, done: what a done `Job` says, for its part of a stack."""
+
+    # A tuple, since there is one per item: a frozen class takes twice as long to make.
 
     job: Job
     """The job it travelled in; its receipt is about every item of the stack."""
@@ -102,6 +103,8 @@ class Mapper:
         self._gathered = Stack(limit=STACK_BYTES, items=most)
         self._flying: deque[tuple[Job, int, int]] = deque()
         self._wake = threading.Event()
+        self._news = False
+        """Whether a job may have ended since we last looked: futures answer under their locks."""
         self._lock = threading.Lock()
         self._sent = self._ended = 0
         self._exhausted = False
@@ -122,21 +125,24 @@ class Mapper:
 
     def _fill(self) -> None:
         """Take items until the window is full or the oldest job is done; send what is ready."""
-        while not (self._exhausted or self._window_full() or self._oldest_done()):
-            inputs = next(self._source, None)
+        gathered, source = self._gathered, self._source
+        # Sending moves items from one count to the other: only taking one makes the room less.
+        room = self._window - self._in_flight - gathered.count
+        while room > 0 and self._bytes_in_flight < WINDOW_BYTES and not self._exhausted:
+            if self._news and self._oldest_done():
+                break
+            room -= 1
+            inputs = next(source, None)
             if inputs is None:
                 self._exhausted = True
-            else:
-                self._take(inputs)
+                break
+            if not gathered.add(inputs):
+                # Of another shape than those before it.
+                self._send()
+                gathered.add(inputs)
+            if gathered.full or self._sent - self._ended < _ALONE_BELOW:
+                self._send()
         if self._exhausted:
-            self._send()
-
-    def _take(self, inputs: Mapping[str, object]) -> None:
-        if not self._gathered.add(inputs):
-            # Of another shape than those before it.
-            self._send()
-            self._gathered.add(inputs)
-        if self._gathered.full or self._under_way() < _ALONE_BELOW:
             self._send()
 
     def _send(self) -> None:
@@ -160,34 +166,31 @@ class Mapper:
             if self._under_way() < _ALONE_BELOW:
                 self._send()
         self._flying.popleft()
+        self._news = True
         self._in_flight -= count
         self._bytes_in_flight -= size
         if self._under_way() < _ALONE_BELOW:
             # Before the caller gets to work on these: the worker shall have something to do.
             self._send()
-        numbers: Iterator[int | None] = iter(range(count) if count > 1 else (None,))
-        for number in numbers:
-            item = Item(job, number)
-            self._report(item)
+        for number in range(count):
+            item = Item(job, number if count > 1 else None)
+            if self._on_progress is not None:
+                self._report(item, self._on_progress)
             yield item
 
-    def _report(self, item: Item) -> None:
+    def _report(self, item: Item, on_progress: Callable[[MapProgress], None]) -> None:
         self._done += 1
-        if self._on_progress is not None:
-            self._failed += item.exception() is not None
-            submitted = self._done + self._in_flight + self._gathered.count
-            self._on_progress(
-                MapProgress(submitted=submitted, done=self._done, failed=self._failed)
-            )
-
-    def _window_full(self) -> bool:
-        return (
-            self._in_flight + self._gathered.count >= self._window
-            or self._bytes_in_flight >= WINDOW_BYTES
-        )
+        self._failed += item.exception() is not None
+        submitted = self._done + self._in_flight + self._gathered.count
+        on_progress(MapProgress(submitted=submitted, done=self._done, failed=self._failed))
 
     def _oldest_done(self) -> bool:
-        return bool(self._flying) and self._flying[0][0].done()
+        self._news = False
+        done = bool(self._flying) and self._flying[0][0].done()
+        # Only ever set here: an end that is noted meanwhile must not be forgotten.
+        if done:
+            self._news = True
+        return done
 
     def _under_way(self) -> int:
         return self._sent - self._ended
@@ -196,4 +199,5 @@ class Mapper:
         # On one of the client's threads.
         with self._lock:
             self._ended += 1
+        self._news = True
         self._wake.set()

@@ -66,8 +66,8 @@ class Stack:
         self._most = items
         self._room = 0
         self._specs: dict[str, TensorSpec] = {}
-        self._stacks: dict[str, Array] = {}
-        self._dtypes: dict[str, np.dtype[Any]] = {}
+        self._stacks: dict[str, tuple[Array, np.dtype[Any], tuple[int, ...]]] = {}
+        """Each with the dtype and the shape of its items."""
         self.count = 0
 
     @property
@@ -83,28 +83,30 @@ class Stack:
         if not self.count:
             self._begin({name: to_tensor(name, value) for name, value in inputs.items()})
             return True
-        if self.full or inputs.keys() != self._stacks.keys():
+        count = self.count
+        if count >= self._room or inputs.keys() != self._stacks.keys():
             return False
         for name, value in inputs.items():
+            stack, dtype, shape = self._stacks[name]
             # The layout does not matter: it is copied. Everything else is looked at once per kind.
             array = value if type(value) is np.ndarray else to_tensor(name, value)[1]
-            if array.dtype != self._dtypes[name] or array.shape != self._specs[name].shape:
+            if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
                 return False
             # What a later input refuses is overwritten by the next item.
-            self._stacks[name][self.count] = array
-        self.count += 1
+            stack[count] = array
+        self.count = count + 1
         return True
 
     def take(self) -> tuple[dict[str, TensorSpec], dict[str, Array]]:
         """Return what was gathered and begin anew: stacks, or a single item as it is."""
         count, specs, stacks = self.count, self._specs, self._stacks
         self.count = self._room = 0
-        self._specs, self._stacks, self._dtypes = {}, {}, {}
+        self._specs, self._stacks = {}, {}
         if count == 1:
-            return specs, {name: stack[0, ...] for name, stack in stacks.items()}
+            return specs, {name: stack[0, ...] for name, (stack, _, _) in stacks.items()}
         return (
             {name: spec.stacked(count) for name, spec in specs.items()},
-            {name: stack[:count] for name, stack in stacks.items()},
+            {name: stack[:count] for name, (stack, _, _) in stacks.items()},
         )
 
     def _begin(self, tensors: Mapping[str, tuple[TensorSpec, Array]]) -> None:
@@ -114,9 +116,9 @@ class Stack:
         self._room = 1 if alone else max(1, min(self._most, self._limit // max(1, size)))
         for name, (spec, array) in tensors.items():
             self._specs[name] = spec
-            self._stacks[name] = np.empty((self._room, *spec.shape), dtype=array.dtype)
-            self._stacks[name][0] = array
-            self._dtypes[name] = array.dtype
+            stack = np.empty((self._room, *spec.shape), dtype=array.dtype)
+            stack[0] = array
+            self._stacks[name] = stack, array.dtype, spec.shape
         self.count = 1
 
 
