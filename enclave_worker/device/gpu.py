@@ -1,15 +1,13 @@
 """One GPU with CuPy, which is loaded only when a GPU is asked for or looked for.
 
-Every byte of device memory comes from a `ScrubPool`. Each job has a lane, a stream of its own, so
-that one job's copies run beside another's kernels; a lane is never destroyed, since a block that is
-freed late is zeroed on the stream it was taken on. Arrays cross the bus by plain copies between the
-caller's buffer and device memory: `cupy.asarray` would go through a pinned buffer that CuPy keeps
-and never clears.
+Every byte of device memory comes from a `ScrubPool`. Each job has a lane, streams of its own, so
+that one job's copies run beside another's kernels, and beside its own (`lanes.py`). Arrays cross
+the bus by plain copies between the caller's buffer and device memory: `cupy.asarray` would go
+through a pinned buffer that CuPy keeps and never clears.
 """
 
 import os
 import platform
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -26,6 +24,7 @@ from enclave_worker.device.budget import MemoryBudget
 from enclave_worker.device.confidential import Mode
 from enclave_worker.device.cubins import CubinUnavailableError
 from enclave_worker.device.device import Device, check_host
+from enclave_worker.device.lanes import Lane, Lanes
 from enclave_worker.device.launcher import load_launcher
 from enclave_worker.device.scrub_pool import ScrubPool
 from enclave_worker.device.sealed_tensors import SealingDevice
@@ -60,8 +59,9 @@ _TO_HOST: Final = 2
 class CupyRuntime:
     """CUDA's runtime as CuPy offers it, for the pool."""
 
-    def __init__(self, cupy: Any) -> None:
-        """Use the runtime of the module `cupy`."""
+    def __init__(self, cupy: Any, index: int) -> None:
+        """Use GPU `index` by the runtime of the module `cupy`."""
+        self._index = index
         self._runtime = cupy.cuda.runtime
         self._current = cupy.cuda.get_current_stream
 
@@ -76,37 +76,20 @@ class CupyRuntime:
 
     def free(self, address: int) -> None:
         """Give memory back; CUDA waits for the device first."""
+        self._runtime.setDevice(self._index)
         self._runtime.free(address)
 
     def fill_zero(self, address: int, size: int, stream: int) -> None:
-        """Queue zeros on `stream`."""
+        """Queue zeros on `stream`, from whichever thread the garbage collector runs in.
+
+        One that never called CUDA begins with GPU 0, and the stream belongs to ours.
+        """
+        self._runtime.setDevice(self._index)
         self._runtime.memsetAsync(address, 0, size, stream)
 
     def current_stream(self) -> int:
         """Return the calling thread's stream."""
         return int(self._current().ptr)
-
-
-class Lanes:
-    """Streams that jobs take and put back. Made when they are needed, and never destroyed."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        """Make streams with `make`."""
-        self._make = make
-        self._idle: list[Any] = []
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def lend(self) -> Iterator[Any]:
-        """Lend a stream that nothing runs on, and that is put back when nothing does."""
-        with self._lock:
-            lane = self._idle.pop() if self._idle else None
-        lane = lane or self._make()
-        try:
-            yield lane
-        finally:
-            with self._lock:
-                self._idle.append(lane)
 
 
 @frozen(kw_only=True)
@@ -132,19 +115,20 @@ class CupyDevice(Device):
             self.pool.charge(account),
         ):
             try:
-                with lane:
+                with lane.main:
                     yield
             finally:
                 self._end(lane)
 
-    def _end(self, lane: Any) -> None:
+    def _end(self, lane: Lane) -> None:
         try:
             lane.synchronize()
         except self.xp.cuda.runtime.CUDARuntimeError as error:
             # Such an error stays with the context: every later call of this process fails too.
             self.pool.give_up(type(error).__name__)
             raise KernelError("the device failed") from None
-        self.pool.settle(int(lane.ptr))
+        for pointer in lane.pointers:
+            self.pool.settle(pointer)
 
     def to_device(self, host: np.ndarray[Any, Any]) -> Any:
         """Copy straight from `host`, without CuPy's staging buffers."""
@@ -226,7 +210,7 @@ def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> 
     device.use()
     free, _total = runtime.memGetInfo()
     total = min(memory_bytes or free, free - free // _SHARE)
-    pool = ScrubPool(CupyRuntime(cupy), limit=total)
+    pool = ScrubPool(CupyRuntime(cupy, index), limit=total)
     # One pool for the process: a worker has one GPU.
     cupy.cuda.set_allocator(cupy.cuda.PythonFunctionAllocator(pool.allocate, pool.free).malloc)
     # CuPy's pinned pool never clears what it keeps: nothing is kept.
@@ -235,6 +219,7 @@ def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> 
         pin=cupy.cuda.alloc_pinned_memory if mode in _MAY_PIN else None,
         keep_bytes=_STAGING_BYTES,
     )
+    lanes = Lanes(lambda: cupy.cuda.Stream(non_blocking=True))
     return CupyDevice(
         xp=cupy,
         backend="cupy",
@@ -247,14 +232,14 @@ def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> 
         budget=MemoryBudget(total),
         index=index,
         pool=pool,
-        sealing=_sealing(cupy, staging),
-        lanes=Lanes(lambda: cupy.cuda.Stream(non_blocking=True)),
+        sealing=_sealing(cupy, staging, lanes),
+        lanes=lanes,
     )
 
 
-def _sealing(cupy: Any, staging: StagingBuffers) -> SealingDevice | None:
+def _sealing(cupy: Any, staging: StagingBuffers, lanes: Lanes) -> SealingDevice | None:
     try:
-        launcher = load_launcher(cupy)
+        launcher = load_launcher(cupy, sides=lambda: lanes.sides)
     except CubinUnavailableError as error:
         # The processor opens and seals instead; plaintext then crosses the bus.
         log.warning("device.sealing_on_host", reason=str(error))

@@ -7,6 +7,10 @@ stream and are over when `settle` returns: it reads a status per segment, which 
 the kernel that decides has written otherwise, and nothing may be computed from the plaintext, or
 sent, before. `open_segments`, `verify` and `seal_segments` do both.
 
+A large batch is opened or sealed part by part (`begin_parts_*`, `open_part`, `seal_part`), on
+whatever stream is current then: of the sealed bytes only a window is on the device at a time. Each
+segment belongs to exactly one part, and to `settle` one that was left out is one that was refused.
+
 An IV is drawn for every segment each time a batch is sealed, and a batch is sealed once, so no
 key meets an IV twice. That a *tensor* is sealed once is `TensorSealer.delegate`'s to see to.
 """
@@ -22,10 +26,14 @@ from attrs import frozen
 
 from attestation.errors import LocalProtocolError, NotAuthenticError
 from attestation.sealing.floe import KEY_BYTES, Buffer, octets, wipe
+from enclave_worker.device.cubins import Tuning
 from enclave_worker.device.launcher import Launcher, Pointer
+from enclave_worker.device.scrub_pool import round_up
 from enclave_worker.device.segment_table import (
+    ROW,
     Span,
     Table,
+    Window,
     check_spans,
     check_table,
     plain_runs,
@@ -44,6 +52,7 @@ _MOST_ROWS: Final = 5
 """2^5 blocks per thread hide what a thread block costs to begin; more would idle others."""
 _WAVES: Final = 4
 _MOST_BLOCKS: Final = (1 << 31) - 1
+_ALL: Final = slice(None)
 
 
 class Pending(Enum):
@@ -64,13 +73,23 @@ class Shape:
     log_rows: int
 
     @classmethod
-    def of(cls, table: Table, launcher: Launcher, log_rows: int | None = None) -> Self:
-        """Return pieces as large as they can be while every multiprocessor has some."""
+    def of(
+        cls,
+        table: Table,
+        launcher: Launcher,
+        log_rows: int | None = None,
+        at_once: int | None = None,
+    ) -> Self:
+        """Return pieces as large as they can be while every multiprocessor has some.
+
+        `at_once` is how many bytes are launched together, if not all.
+        """
         tuning = launcher.tuning
         row = 16 * tuning.threads
         if log_rows is None:
             blocks = launcher.sm_count * tuning.blocks_per_sm * _WAVES
-            rows = int(table["length"].sum(dtype=np.uint64)) // (row * blocks)
+            together = int(table["length"].sum(dtype=np.uint64))
+            rows = min(together, at_once or together) // (row * blocks)
             log_rows = min(_MOST_ROWS, max(rows, 1).bit_length() - 1)
         pieces = max(1, -(-int(table["length"].max()) // (row << log_rows)))
         if pieces * table.size > _MOST_BLOCKS:
@@ -86,16 +105,31 @@ class GpuAead:
         self._launcher = launcher
 
     def batch(
-        self, table: Table, keys: Sequence[Buffer], *, log_rows: int | None = None
+        self,
+        table: Table,
+        keys: Sequence[Buffer],
+        *,
+        log_rows: int | None = None,
+        at_once: int | None = None,
     ) -> "Batch":
-        """Copy `table` and `keys` to the device; a context manager that wipes what it derived."""
-        return Batch(self._launcher, table, keys, log_rows=log_rows)
+        """Copy `table` and `keys` to the device; a context manager that wipes what it derived.
 
-    def scratch_bytes(self, table: Table, keys: int) -> int:
-        """Return the device memory that a batch takes beside its two buffers."""
-        shape = Shape.of(table, self._launcher)
-        rows = table.nbytes + table.size * (shape.pieces * _PART_BYTES + _STATUS_BYTES)
-        return int(rows) + keys * (KEY_BYTES + self._launcher.tuning.context_bytes)
+        `at_once` is how many bytes are launched together. Raises `LocalProtocolError` for
+        segments that no tensor has.
+        """
+        check_table(table, keys=len(keys))
+        shape = Shape.of(table, self._launcher, log_rows, at_once)
+        return Batch(self._launcher, table, keys, shape=shape)
+
+    @staticmethod
+    def scratch_bytes(tuning: Tuning, *, nbytes: int, segments: int, keys: int) -> int:
+        """Return what a batch of so much plaintext takes beside its buffers, or a little more."""
+        row = 16 * tuning.threads
+        # Every segment has the pieces of the longest, which is at most twice the mean of full ones.
+        pieces = segments + 2 * nbytes // row
+        rows = segments * (ROW.itemsize + _STATUS_BYTES) + pieces * _PART_BYTES
+        blocks = (rows, keys * KEY_BYTES, keys * tuning.context_bytes)
+        return sum(map(round_up, blocks)) + 2 * round_up(1)
 
     def open_segments(
         self, batch: "Batch", *, sealed: Span, plain: Span, verify_first: bool = False
@@ -126,11 +160,10 @@ class Batch:
     """Segments and what was derived from their keys, on the device until `wipe`."""
 
     def __init__(
-        self, launcher: Launcher, table: Table, keys: Sequence[Buffer], *, log_rows: int | None
+        self, launcher: Launcher, table: Table, keys: Sequence[Buffer], *, shape: Shape
     ) -> None:
-        """Begin with `keys` on the device. Raises `LocalProtocolError` for impossible segments."""
-        check_table(table, keys=len(keys))
-        self.shape = Shape.of(table, launcher, log_rows)
+        """Begin with `keys` on the device; `table` has been checked."""
+        self.shape = shape
         self.table = table.copy()
         self._launcher = launcher
         self._key_count = len(keys)
@@ -141,6 +174,8 @@ class Batch:
         self._sealed = False
         self._wiped = False
         count = self.table.size
+        self._left = np.zeros(count, np.bool_)
+        """The segments that are to be opened or sealed in parts, and are in none so far."""
         self._rows = launcher.allocate(self.table.nbytes)
         self._parts = launcher.allocate(count * self.shape.pieces * _PART_BYTES)
         self._statuses = launcher.allocate(count * _STATUS_BYTES)
@@ -194,9 +229,11 @@ class Batch:
 
     def record_open(self, *, sealed: Span, plain: Span) -> None:
         """Launch all that opening under newly uploaded keys takes, for a CUDA graph to record."""
-        check_spans(self.table, sealed=sealed, plain=plain)
+        window = Window(span=sealed)
+        check_spans(self.table, sealed=window, plain=plain)
+        self._undecide()
         self.derive()
-        self._launch(_CIPHER | _MAC, sealed=sealed, plain=plain)
+        self._launch(_CIPHER | _MAC, _ALL, sealed=window, plain=plain)
 
     def begin_verify(self, *, sealed: Span) -> None:
         """Start to check every segment; nothing is written but statuses."""
@@ -213,16 +250,33 @@ class Batch:
 
     def begin_seal(self, *, plain: Span, sealed: Span) -> None:
         """Start to encrypt every segment under a fresh IV; raises `LocalProtocolError` if done."""
-        if self._sealed:
-            raise LocalProtocolError("a batch is sealed once")
-        self._require_idle()
-        check_spans(self.table, sealed=sealed, plain=plain)
-        self._sealed = True
-        drawn = np.frombuffer(urandom(_IV_BYTES * self.table.size), "<u4")
-        self.table["iv"] = drawn.reshape(self.table.size, 3)
-        self._launcher.upload(self._rows.pointer, self.table.tobytes())
+        check_spans(self.table, sealed=Window(span=sealed), plain=plain)
+        self._draw()
         self._begin(_SEAL | _CIPHER | _MAC, sealed=sealed, plain=plain)
         self._pending = Pending.SEALED
+
+    def begin_parts_to_open(self, plain: Span) -> None:
+        """Prepare to open part by part; every part has to be behind this."""
+        self._begin_parts()
+        self._pending, self._opening = Pending.OPENED, plain
+
+    def begin_parts_to_seal(self) -> None:
+        """Draw every IV, and prepare to seal part by part; every part has to be behind this."""
+        self._draw()
+        self._begin_parts()
+        self._pending = Pending.SEALED
+
+    def open_part(self, rows: slice, *, sealed: Window) -> None:
+        """Start to open some segments, which are in no other part."""
+        if self._pending is not Pending.OPENED or self._opening is None:
+            raise LocalProtocolError("this batch is not being opened in parts")
+        self._launch_part(_CIPHER | _MAC, rows, sealed=sealed, plain=self._opening)
+
+    def seal_part(self, rows: slice, *, plain: Span, sealed: Window) -> None:
+        """Start to seal some segments, which are in no other part."""
+        if self._pending is not Pending.SEALED:
+            raise LocalProtocolError("this batch is not being sealed in parts")
+        self._launch_part(_SEAL | _CIPHER | _MAC, rows, sealed=sealed, plain=plain)
 
     def settle(self) -> None:
         """Wait for what was begun, and read every status.
@@ -253,6 +307,11 @@ class Batch:
     def wipe(self) -> None:
         """Overwrite keys, contexts and parts of MACs. Every later use raises."""
         self._wiped = True
+        self.rest()
+
+    def rest(self) -> None:
+        """Overwrite the same, and wait for other keys."""
+        self._verified = None
         for memory in (self._keys, self._contexts, self._parts, self._statuses):
             self._launcher.fill(memory.pointer, 0, memory.nbytes)
 
@@ -284,23 +343,49 @@ class Batch:
         replay: Callable[[], None] | None = None,
     ) -> None:
         self._require_idle()
-        check_spans(self.table, sealed=sealed, plain=plain)
+        check_spans(self.table, sealed=Window(span=sealed), plain=plain)
+        self._undecide()
         if replay is None:
-            self._launch(mode, sealed=sealed, plain=plain)
+            self._launch(mode, _ALL, sealed=Window(span=sealed), plain=plain)
         else:
-            self._launcher.fill(self._statuses.pointer, _UNDECIDED, self._statuses.nbytes)
             replay()
 
-    def _launch(self, mode: int, *, sealed: Span, plain: Span | None) -> None:
-        tuning, shape, count = self._launcher.tuning, self.shape, self.table.size
+    def _begin_parts(self) -> None:
+        self._require_idle()
+        self._undecide()
+        self._left[:] = True
+
+    def _draw(self) -> None:
+        if self._sealed:
+            raise LocalProtocolError("a batch is sealed once")
+        self._require_idle()
+        self._sealed = True
+        drawn = np.frombuffer(urandom(_IV_BYTES * self.table.size), "<u4")
+        self.table["iv"] = drawn.reshape(self.table.size, 3)
+        self._launcher.upload(self._rows.pointer, self.table.tobytes())
+
+    def _undecide(self) -> None:
         self._launcher.fill(self._statuses.pointer, _UNDECIDED, self._statuses.nbytes)
+
+    def _launch_part(self, mode: int, rows: slice, *, sealed: Window, plain: Span) -> None:
+        part = self._left[rows]
+        if rows.step is not None or not part.size or not part.all():
+            raise LocalProtocolError("a part without segments, or with one of another part")
+        check_spans(self.table[rows], sealed=sealed, plain=plain)
+        part[:] = False
+        self._launch(mode, rows, sealed=sealed, plain=plain)
+
+    def _launch(self, mode: int, rows: slice, *, sealed: Window, plain: Span | None) -> None:
+        tuning, shape = self._launcher.tuning, self.shape
+        first, end, _ = rows.indices(self.table.size)
+        count = end - first
         before = (
             Pointer(self._contexts.pointer),
-            Pointer(self._rows.pointer),
-            Pointer(sealed.pointer),
+            Pointer(self._rows.pointer + first * ROW.itemsize),
+            Pointer(sealed.base),
             # Nothing is written without _CIPHER, but the kernel wants an address.
-            Pointer(sealed.pointer if plain is None else plain.pointer),
-            Pointer(self._parts.pointer),
+            Pointer(sealed.base if plain is None else plain.pointer),
+            Pointer(self._parts.pointer + first * shape.pieces * _PART_BYTES),
         )
         after = (shape.pieces, shape.log_rows, mode)
         pieces = count * shape.pieces
@@ -308,7 +393,7 @@ class Batch:
             "gcm_body", pieces, tuning.threads, tuning.shared_bytes, (*before, *after)
         )
         threads = tuning.finish_threads
-        decided = Pointer(self._statuses.pointer)
+        decided = Pointer(self._statuses.pointer + first * _STATUS_BYTES)
         self._launcher.launch(
             "gcm_finish", -(-count // threads), threads, 0, (*before, decided, count, *after)
         )

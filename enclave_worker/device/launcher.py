@@ -4,7 +4,9 @@ Everything happens on the calling thread's current stream, in order, and device 
 CuPy's current allocator, which is the worker's scrubbing pool (`gpu.py`).
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -63,6 +65,14 @@ class Launcher(Protocol):
         """Wait for everything before, and copy from the device."""
         ...
 
+    def copy_in(self, pointer: int, data: Buffer) -> None:
+        """Start to copy to the device; `data` is the device's until a `synchronize` behind it."""
+        ...
+
+    def copy_out(self, pointer: int, out: Buffer) -> None:
+        """Start to copy from the device; `out` is the device's until a `synchronize` behind it."""
+        ...
+
     def fill(self, pointer: int, value: int, nbytes: int) -> None:
         """Set bytes on the device, in order with what was launched."""
         ...
@@ -75,6 +85,29 @@ class Launcher(Protocol):
 
     def synchronize(self) -> None:
         """Wait for everything before."""
+        ...
+
+    @property
+    def sides(self) -> Sequence[AbstractContextManager[Any]]:
+        """The streams beside the current one that the thread's job has; `with` makes one current.
+
+        None where everything is done in order.
+        """
+        ...
+
+    def mark(self) -> Any:
+        """Return a mark behind everything before on the current stream."""
+        ...
+
+    def wait(self, mark: Any) -> None:
+        """Let the current stream go on only behind `mark`, of whatever stream."""
+        ...
+
+    def record(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """Return what does, in one call, all that `launch` launches and fills; nothing runs yet.
+
+        `launch` may neither allocate nor copy nor wait.
+        """
         ...
 
 
@@ -95,11 +128,21 @@ class CupyMemory:
 class CupyLauncher:
     """The current GPU, with one tuning's kernels loaded."""
 
-    def __init__(self, cupy: Any, kernels: dict[str, Any], tuning: Tuning, sm_count: int) -> None:
-        """Take loaded kernels; see `load_launcher`."""
+    def __init__(
+        self,
+        cupy: Any,
+        kernels: dict[str, Any],
+        tuning: Tuning,
+        sm_count: int,
+        sides: Callable[[], Sequence[AbstractContextManager[Any]]] = tuple,
+    ) -> None:
+        """Take loaded kernels, and what gives a thread's sides; see `load_launcher`."""
         self._cupy = cupy
         self._runtime = cupy.cuda.runtime
         self._kernels = kernels
+        self._sides = sides
+        self._recording = threading.Lock()
+        self._recorder: Any = None
         self.tuning = tuning
         self.sm_count = sm_count
 
@@ -109,21 +152,27 @@ class CupyLauncher:
 
     def upload(self, pointer: int, data: Buffer) -> None:
         """Copy from plain memory, and wait, since the caller may wipe it then."""
-        view = np.frombuffer(octets(data), np.uint8)
-        if view.nbytes:
-            stream = self._stream()
-            self._runtime.memcpyAsync(
-                pointer, view.ctypes.data, view.nbytes, _TO_DEVICE, stream.ptr
-            )
-            stream.synchronize()
+        self.copy_in(pointer, data)
+        self.synchronize()
 
     def download(self, pointer: int, out: Buffer) -> None:
         """Copy into plain memory."""
+        self.copy_out(pointer, out)
+        self.synchronize()
+
+    def copy_in(self, pointer: int, data: Buffer) -> None:
+        """Queue a copy; from pinned memory this returns at once."""
+        view = np.frombuffer(octets(data), np.uint8)
+        self._copy(pointer, view.ctypes.data, view.nbytes, _TO_DEVICE)
+
+    def copy_out(self, pointer: int, out: Buffer) -> None:
+        """Queue a copy; into pinned memory this returns at once."""
         view = np.frombuffer(writable(out), np.uint8)
-        stream = self._stream()
-        if view.nbytes:
-            self._runtime.memcpyAsync(view.ctypes.data, pointer, view.nbytes, _TO_HOST, stream.ptr)
-        stream.synchronize()
+        self._copy(view.ctypes.data, pointer, view.nbytes, _TO_HOST)
+
+    def _copy(self, target: int, source: int, nbytes: int, kind: int) -> None:
+        if nbytes:
+            self._runtime.memcpyAsync(target, source, nbytes, kind, self._stream().ptr)
 
     def fill(self, pointer: int, value: int, nbytes: int) -> None:
         """Set bytes."""
@@ -141,14 +190,48 @@ class CupyLauncher:
         """Wait for the current stream."""
         self._stream().synchronize()
 
+    @property
+    def sides(self) -> Sequence[AbstractContextManager[Any]]:
+        """The sides of the lane that the calling thread's job was lent."""
+        return self._sides()
+
+    def mark(self) -> Any:
+        """Record an event."""
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record(self._stream())
+        return event
+
+    def wait(self, mark: Any) -> None:
+        """Wait for an event, on the device."""
+        self._stream().wait_event(mark)
+
+    def record(self, launch: Callable[[], None]) -> Callable[[], None]:
+        """Record a CUDA graph."""
+        with self._recording:
+            # On a stream that nothing else uses. On a job's own, whatever the garbage collector
+            # frees meanwhile would be recorded too: a block's zeros, written again at every replay.
+            if self._recorder is None:
+                self._recorder = self._cupy.cuda.Stream(non_blocking=True)
+            with self._recorder:
+                self._recorder.begin_capture()
+                try:
+                    launch()
+                finally:
+                    graph = self._recorder.end_capture()
+        return lambda: graph.launch(self._stream())
+
     def _stream(self) -> Any:
         return self._cupy.cuda.get_current_stream()
 
 
 def load_launcher(
-    cupy: Any, *, tuning: Tuning | None = None, compile_at_run_time: bool = False
+    cupy: Any,
+    *,
+    tuning: Tuning | None = None,
+    compile_at_run_time: bool = False,
+    sides: Callable[[], Sequence[AbstractContextManager[Any]]] = tuple,
 ) -> CupyLauncher:
-    """Load the kernels for the current GPU, from the pinned cubins.
+    """Load the kernels for the current GPU, from the pinned cubins; `sides` gives a thread's.
 
     `compile_at_run_time` is for developing the kernels: what runs then is what NVRTC makes of the
     source, no hash vouches for it, and a warning says so. Raises `CubinUnavailableError`,
@@ -167,7 +250,7 @@ def load_launcher(
         attribute = driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         driver.funcSetAttribute(kernels["gcm_body"].ptr, attribute, chosen.shared_bytes)
     sm_count = int(device.attributes["MultiProcessorCount"])
-    return CupyLauncher(cupy, kernels, chosen, sm_count)
+    return CupyLauncher(cupy, kernels, chosen, sm_count, sides)
 
 
 def _load(cupy: Any, cubin: Cubin) -> dict[str, Any]:

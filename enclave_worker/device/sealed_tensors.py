@@ -3,11 +3,16 @@
 The same faces as `enclave_worker.tensors` has for the host, so that a job does not notice:
 
     segments arrive    into one staging buffer, ciphertext as it came, counted and committed to
-    `open`             one copy to the device, one batch per tensor, every tag checked: only then
-                       is there an array that a kernel could read
+    `open`             copied to the device chunk by chunk, each opened while the next one is on
+                       the bus; every tag checked: only then is there an array that a kernel
+                       could read
     kernels            on arrays of the device's pool
-    `DeviceOutputs`    sealed on the device from where the kernels left them, one copy back
+    `DeviceOutputs`    sealed on the device from where the kernels left them, each chunk copied back
+                       while the next one is sealed
     `segments`         out of the staging buffer
+
+Small inputs of a shape that was seen before are opened by one graph instead (`replays.py`). Where
+memory is not pinned, as in confidential mode, all is one chunk: each crossing costs the same there.
 
 Between `open` and the end of the sealing a job has its turn on the device; before and after it
 holds nothing there. Keys are derived on the host, wiped there after the upload, and on the device
@@ -16,29 +21,37 @@ when a batch ends.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import numpy as np
 from attrs import frozen
 
+from attestation import limits
 from attestation.errors import DecodeError, NotAuthenticError
 from attestation.identifiers import JobId
 from attestation.receipts.commitment import SegmentCommitment
 from attestation.sealing.content_key import ContentKey
-from attestation.sealing.floe import wipe
+from attestation.sealing.floe import ROTATION_MASK, SEGMENT_OVERHEAD, wipe
 from attestation.sealing.sealed_tensor import TensorOpener, TensorSealer
 from attestation.sealing.segments import Layout
 from attestation.sealing.tensor_header import Direction, Place, TensorHeader
 from attestation.sealing.tensor_spec import TensorSpec
 from attestation.wire.frames import Frame
+from enclave_worker.device.chunks import Chunk, Places, sealed_bytes_of
 from enclave_worker.device.gpu_aead import Batch, GpuAead
-from enclave_worker.device.launcher import Launcher
-from enclave_worker.device.segment_table import ALIGNMENT, Span, tensor_rows
-from enclave_worker.device.staging import Ciphertext, StagingBuffers, aligned
+from enclave_worker.device.lanes import SIDES
+from enclave_worker.device.launcher import Launcher, Memory
+from enclave_worker.device.pipeline import Pipeline
+from enclave_worker.device.scrub_pool import round_up
+from enclave_worker.device.segment_table import ALIGNMENT, Span, Window, tensor_rows
+from enclave_worker.device.staging import Ciphertext, StagingBuffers
 from enclave_worker.refusals import JobNotAuthenticError
 
 DeviceArray: TypeAlias = Any
+
+CHUNK_BYTES: Final = 8 * limits.MIB
+"""What crosses the bus at once: long beside the few launches it costs, short beside a large job."""
 
 
 @frozen(kw_only=True)
@@ -50,15 +63,39 @@ class SealingDevice:
     staging: StagingBuffers = attrs.field(repr=False)
     address: Callable[[DeviceArray], int] = attrs.field(repr=False)
     """Where an array of `xp` lies on the device."""
+    chunk_bytes: int = CHUNK_BYTES
 
     def batch(self, layout: Layout, keys: tuple[bytearray, ...], *, sealed_at: int) -> Batch:
         """Return a batch of one tensor whose segments begin at `sealed_at`; wipes `keys`."""
         try:
             table = tensor_rows(layout, sealed_at=sealed_at)
-            return GpuAead(self.launcher).batch(table, keys)
+            return GpuAead(self.launcher).batch(table, keys, at_once=self.chunk_bytes)
         finally:
             for key in keys:
                 wipe(key)
+
+    def chunks(self, places: Places) -> list[Chunk]:
+        """Return what crosses the bus at once, in order: everything where nothing is pinned."""
+        return places.chunks(self.chunk_bytes if self.staging.pinned else places.size)
+
+    def need(self, *sizes: Sequence[int]) -> int:
+        """Return the most that opening or sealing tensors of `sizes` takes beside them.
+
+        Each of `sizes` is one direction of a job; one ends before the other begins.
+        """
+        return max(map(self._need, sizes))
+
+    def _need(self, sizes: Sequence[int]) -> int:
+        tuning, need, together = self.launcher.tuning, 0, 0
+        for nbytes in sizes:
+            segments = -(-nbytes // limits.SEGMENT_BYTES_MIN) or 1
+            together += nbytes + segments * SEGMENT_OVERHEAD + ALIGNMENT
+            keys = -(-segments // (1 << ROTATION_MASK))
+            need += GpuAead.scratch_bytes(tuning, nbytes=nbytes, segments=segments, keys=keys)
+        if not self.staging.pinned:
+            return need + round_up(together)
+        largest = max(self.chunk_bytes, limits.SEGMENT_BYTES_MAX + SEGMENT_OVERHEAD)
+        return need + min(SIDES * round_up(largest), SIDES * round_up(together))
 
     def empty(self, spec: TensorSpec) -> DeviceArray:
         """Return a zeroed array for `spec`, at a place where the kernels can write it."""
@@ -86,37 +123,6 @@ class DeviceTensor:
         return self.data
 
 
-def sealed_bytes_of(layout: Layout) -> int:
-    """Return the bytes of all segments of one tensor."""
-    return sum(layout.sealed_length(index) for index in {0, layout.count - 1}) + (
-        max(0, layout.count - 2) * layout.sealed_length(0)
-    )
-
-
-class _Places:
-    """Where each tensor's segments lie in a buffer that holds all of them."""
-
-    def __init__(self, layouts: Sequence[Layout]) -> None:
-        self.layouts = layouts
-        self.starts: list[int] = []
-        self.size = 0
-        for layout in layouts:
-            self.starts.append(self.size)
-            self.size += aligned(sealed_bytes_of(layout))
-        self.order = [
-            (tensor, segment)
-            for tensor, layout in enumerate(layouts)
-            for segment in range(layout.count)
-        ]
-
-    def of(self, index: int) -> slice:
-        """Return where segment `index` lies, counted over all tensors as they travel."""
-        tensor, segment = self.order[index]
-        layout = self.layouts[tensor]
-        start = self.starts[tensor] + segment * layout.sealed_length(0)
-        return slice(start, start + layout.sealed_length(segment))
-
-
 class DeviceInputs:
     """The inputs of one job, staged as they come and opened on the device in one go."""
 
@@ -127,7 +133,7 @@ class DeviceInputs:
         self._openers = openers
         self._device = device
         self._commitment = SegmentCommitment(kind)
-        self._places = _Places([opener.layout for opener in openers])
+        self._places = Places([opener.layout for opener in openers])
         self._next = 0
         self._arrays: dict[str, DeviceArray] = {}
         self.sealed_bytes = 0
@@ -165,21 +171,11 @@ class DeviceInputs:
 
     def open(self) -> None:
         """Copy and open everything; raises `JobNotAuthenticError`, with nothing left behind."""
-        assert self._stage is not None  # noqa: S101 - `close` comes last
-        device, places = self._device, self._places
-        sealed = device.ciphertext(places.size)
-        where = device.span(sealed)
-        device.launcher.upload(where.pointer, self._stage[: places.size].data)
         try:
             with ExitStack() as batches:
-                begun = []
-                for opener, start in zip(self._openers, places.starts, strict=True):
-                    array = self._arrays[opener.header.name] = device.empty(opener.header.spec)
-                    batch = device.batch(opener.layout, opener.delegate(), sealed_at=start)
-                    batches.enter_context(batch)
-                    batch.begin_open(sealed=where, plain=device.span(array))
-                    begun.append((opener, batch))
-                for opener, batch in begun:
+                begun = [batches.enter_context(batch) for batch in self._begin()]
+                self._open_chunks(begun)
+                for opener, batch in zip(self._openers, begun, strict=True):
                     batch.settle()
                     opener.delegated()
                     opener.finish()
@@ -190,6 +186,26 @@ class DeviceInputs:
             self._wipe()
             raise
         self._unstage()
+
+    def _begin(self) -> Iterator[Batch]:
+        device = self._device
+        for opener, start in zip(self._openers, self._places.starts, strict=True):
+            array = self._arrays[opener.header.name] = device.empty(opener.header.spec)
+            batch = device.batch(opener.layout, opener.delegate(), sealed_at=start)
+            yield batch
+            batch.begin_parts_to_open(device.span(array))
+
+    def _open_chunks(self, begun: Sequence[Batch]) -> None:
+        assert self._stage is not None  # noqa: S101 - `close` comes last
+        launcher, chunks = self._device.launcher, self._device.chunks(self._places)
+        windows = _Windows(launcher, chunks)
+        with Pipeline(launcher) as pipeline:
+            for number, chunk in enumerate(chunks):
+                with pipeline.step(number) as side:
+                    window = windows.of(side, chunk)
+                    launcher.copy_in(window.span.pointer, self._stage[chunk.where].data)
+                    for part in chunk.parts:
+                        begun[part.tensor].open_part(part.rows, sealed=window)
 
     def array(self, name: str) -> DeviceArray:
         """Return one input."""
@@ -247,7 +263,7 @@ class DeviceOutputs:
                     held.spec, name=name, place=place, segment_bytes=segment_bytes
                 )
                 self._sealers.append(TensorSealer(content_key, header))
-            self._places = _Places([sealer.layout for sealer in self._sealers])
+            self._places = Places([sealer.layout for sealer in self._sealers])
             self._seal([held.data for held in outputs.values()])
         finally:
             for held in outputs.values():
@@ -289,16 +305,45 @@ class DeviceOutputs:
 
     def _seal(self, arrays: Sequence[DeviceArray]) -> None:
         device, places = self._device, self._places
-        sealed = device.ciphertext(places.size)
-        where = device.span(sealed)
+        spans = [device.span(array) for array in arrays]
         with ExitStack() as batches:
             begun = []
-            for sealer, array, start in zip(self._sealers, arrays, places.starts, strict=True):
+            for sealer, start in zip(self._sealers, places.starts, strict=True):
                 batch = device.batch(sealer.layout, sealer.delegate(), sealed_at=start)
-                batches.enter_context(batch)
-                batch.begin_seal(plain=device.span(array), sealed=where)
-                begun.append(batch)
+                begun.append(batches.enter_context(batch))
+                batch.begin_parts_to_seal()
+            stage = device.staging.take(places.size)
+            self._seal_chunks(begun, spans, stage)
             for batch in begun:
                 batch.settle()
-        self._stage = device.staging.take(places.size)
-        device.launcher.download(where.pointer, self._stage[: places.size].data)
+        self._stage = stage
+
+    def _seal_chunks(
+        self, begun: Sequence[Batch], spans: Sequence[Span], stage: Ciphertext
+    ) -> None:
+        launcher, chunks = self._device.launcher, self._device.chunks(self._places)
+        windows = _Windows(launcher, chunks)
+        with Pipeline(launcher) as pipeline:
+            for number, chunk in enumerate(chunks):
+                with pipeline.step(number) as side:
+                    window = windows.of(side, chunk)
+                    for part in chunk.parts:
+                        batch = begun[part.tensor]
+                        batch.seal_part(part.rows, plain=spans[part.tensor], sealed=window)
+                    launcher.copy_out(window.span.pointer, stage[chunk.where].data)
+
+
+class _Windows:
+    """Device memory for one chunk on each side: taken there, and zeroed there in the end."""
+
+    def __init__(self, launcher: Launcher, chunks: Sequence[Chunk]) -> None:
+        self._launcher = launcher
+        self._size = max(chunk.nbytes for chunk in chunks)
+        self._taken: dict[int, Memory] = {}
+
+    def of(self, side: int, chunk: Chunk) -> Window:
+        """Return where `chunk` lies on `side`, which is current, once what was there is done."""
+        if side not in self._taken:
+            self._taken[side] = self._launcher.allocate(self._size)
+        span = Span(pointer=self._taken[side].pointer, nbytes=chunk.nbytes)
+        return Window(span=span, start=chunk.start)

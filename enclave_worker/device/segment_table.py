@@ -42,6 +42,19 @@ class Span:
     nbytes: int
 
 
+@frozen(kw_only=True)
+class Window:
+    """The bytes from `start` on of the buffer of sealed bytes: as much of it as is there."""
+
+    span: Span
+    start: int = 0
+
+    @property
+    def base(self) -> int:
+        """Where the buffer's first byte would be."""
+        return self.span.pointer - self.start
+
+
 def tensor_rows(
     layout: Layout,
     *,
@@ -90,20 +103,22 @@ def check_table(table: Table, *, keys: int) -> None:
     _check_apart(table["plain"], table["length"].astype(np.uint64))
 
 
-def check_spans(table: Table, *, sealed: Span, plain: Span | None) -> None:
+def check_spans(table: Table, *, sealed: Window, plain: Span | None) -> None:
     """Refuse, with `LocalProtocolError`, buffers that the rows do not fit into.
 
     Sealed bytes and plaintext lie apart, or each plaintext where its ciphertext is.
     """
-    _check_inside(table["sealed"], table["length"].astype(np.uint64) + SEGMENT_OVERHEAD, sealed)
+    span, lengths = sealed.span, table["length"].astype(np.uint64)
+    if int(table["sealed"].min()) < sealed.start or sealed.start % ALIGNMENT:
+        raise LocalProtocolError("a segment lies before its buffer")
+    _check_inside(table["sealed"] - np.uint64(sealed.start), lengths + SEGMENT_OVERHEAD, span)
     if plain is None:
         return
-    _check_inside(table["plain"], table["length"].astype(np.uint64), plain)
+    _check_inside(table["plain"], lengths, plain)
     apart = (
-        sealed.pointer + sealed.nbytes <= plain.pointer
-        or plain.pointer + plain.nbytes <= sealed.pointer
+        span.pointer + span.nbytes <= plain.pointer or plain.pointer + plain.nbytes <= span.pointer
     )
-    same = plain.pointer == sealed.pointer + PREFIX_BYTES
+    same = plain.pointer == sealed.base + PREFIX_BYTES
     if not apart and not (same and np.array_equal(table["plain"], table["sealed"])):
         raise LocalProtocolError("plaintext and sealed bytes overlap")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from attestation.errors import LocalProtocolError, NotAuthenticError
-from attestation.sealing.floe import wipe
 from enclave_worker.device.gpu_aead import Batch, GpuAead
+from enclave_worker.device.scrub_pool import round_up
 from enclave_worker.device.segment_table import ROW, Span, Table, in_place
 from enclave_worker.errors import KernelError
 from tests.gpu_aead.host_launcher import POISON, HostLauncher
@@ -339,11 +339,17 @@ def test_refused_plaintext_in_place_leaves_nothing_either(one: HostLauncher) -> 
         assert not buffer.array[16 + start : 16 + start + length].any()
 
 
-def test_scratch_is_what_a_batch_allocates(one: HostLauncher) -> None:
-    message, aead = Sealed(DATA, SEGMENT), GpuAead(one)
+@pytest.mark.parametrize("size", [0, 1, 1000, 1024, 5 * 1024 + 77, 20 * 1024])
+@pytest.mark.parametrize("at_once", [None, 2048])
+def test_no_batch_allocates_more_than_a_job_reserves_for_it(
+    one: HostLauncher, size: int, at_once: int | None
+) -> None:
+    """A job's reservation is made before there is a batch, from the sizes of its tensors alone."""
+    message = Sealed(bytes(size), SEGMENT)
     before = len(one.memory)
-    aead.batch(message.rows(), message.keys).wipe()
-    taken = sum(memory.nbytes for memory in one.memory[before:])
-    assert taken == aead.scratch_bytes(message.rows(), len(message.keys))
-    for key in message.keys:
-        wipe(key)
+    GpuAead(one).batch(message.rows(), message.keys, at_once=at_once).wipe()
+    taken = sum(round_up(memory.nbytes) for memory in one.memory[before:])
+    reserved = GpuAead.scratch_bytes(
+        one.tuning, nbytes=size, segments=message.layout.count, keys=len(message.keys)
+    )
+    assert taken <= reserved <= 2 * taken
