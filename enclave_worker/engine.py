@@ -119,9 +119,10 @@ class ProgramEngine:
         return self._device.turn(self._need(plan), require_wanted=require_wanted)
 
     def _need(self, plan: Plan) -> int:
-        # Where the device opens and seals, the ciphertext of both ends is there for a while.
-        sealed = plan.input_bytes + plan.output_bytes if self._device.sealing else 0
-        return device_need(plan) + sealed
+        # Where the device opens and seals, some ciphertext and what is derived from keys is there.
+        sealing, ends = self._device.sealing, (plan.inputs, plan.outputs)
+        sizes = [[spec.nbytes for spec in end.values()] for end in ends]
+        return device_need(plan) + (sealing.need(*sizes) if sealing else 0)
 
     def refusal_of(self, plan: Plan, error: Exception) -> WorkerLimitError | None:
         """Return the refusal of a job whose run ended for want of device memory; else none."""
