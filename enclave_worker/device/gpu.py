@@ -9,7 +9,7 @@ through a pinned buffer that CuPy keeps and never clears.
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from enclave_worker.device.cubins import CubinUnavailableError
 from enclave_worker.device.device import Device, check_host
 from enclave_worker.device.lanes import Lane, Lanes
 from enclave_worker.device.launcher import load_launcher
-from enclave_worker.device.scrub_pool import ScrubPool
+from enclave_worker.device.replays import Replays
+from enclave_worker.device.scrub_pool import Account, ScrubPool
 from enclave_worker.device.sealed_tensors import SealingDevice
 from enclave_worker.device.staging import StagingBuffers
 from enclave_worker.errors import KernelError
@@ -47,6 +48,9 @@ _ENVIRONMENT: Final[Mapping[str, str]] = {
 _SHARE: Final = 10
 """One part in so many of the free memory stays free: contexts, cuBLAS's workspaces, kernels."""
 _MAY_PIN: Final = frozenset({Mode.OFF, Mode.UNKNOWN})
+_KEPT_BYTES: Final = 64 * limits.MIB
+_KEPT_SHARE: Final = 32
+"""What is kept for small jobs, and the part of all memory that it may be at most."""
 _STAGING_BYTES: Final = 256 * limits.MIB
 
 _OUT_OF_MEMORY: Final = 2
@@ -99,6 +103,8 @@ class CupyDevice(Device):
     index: int
     pool: ScrubPool = attrs.field(repr=False)
     lanes: Lanes = attrs.field(repr=False)
+    kept: Account = attrs.field(repr=False)
+    """What lanes keep from job to job."""
 
     def use(self) -> None:
         """Make it the calling thread's current GPU."""
@@ -211,6 +217,7 @@ def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> 
     free, _total = runtime.memGetInfo()
     total = min(memory_bytes or free, free - free // _SHARE)
     pool = ScrubPool(CupyRuntime(cupy, index), limit=total)
+    kept = Account(limit=min(_KEPT_BYTES, total // _KEPT_SHARE))
     # One pool for the process: a worker has one GPU.
     cupy.cuda.set_allocator(cupy.cuda.PythonFunctionAllocator(pool.allocate, pool.free).malloc)
     # CuPy's pinned pool never clears what it keeps: nothing is kept.
@@ -229,23 +236,44 @@ def _open(cupy: Any, index: int, reason: str, memory_bytes: int, mode: Mode) -> 
         libraries=MappingProxyType(_libraries(cupy)),
         reason=reason,
         confidential_mode=mode.value,
-        budget=MemoryBudget(total),
+        budget=MemoryBudget(total - kept.limit),
         index=index,
         pool=pool,
-        sealing=_sealing(cupy, staging, lanes),
+        kept=kept,
+        sealing=_sealing(cupy, staging, lanes, lambda: pool.charge(kept)),
         lanes=lanes,
     )
 
 
-def _sealing(cupy: Any, staging: StagingBuffers, lanes: Lanes) -> SealingDevice | None:
+def _sealing(
+    cupy: Any,
+    staging: StagingBuffers,
+    lanes: Lanes,
+    keep: Callable[[], AbstractContextManager[Any]],
+) -> SealingDevice | None:
     try:
         launcher = load_launcher(cupy, sides=lambda: lanes.sides)
     except CubinUnavailableError as error:
         # The processor opens and seals instead; plaintext then crosses the bus.
         log.warning("device.sealing_on_host", reason=str(error))
         return None
+
+    def replays() -> Replays | None:
+        lane = lanes.current
+        if lane is not None and lane.replays is None:
+            lane.replays = Replays(launcher, keep)
+        return None if lane is None else lane.replays
+
+    def view(memory: Any) -> Any:
+        return cupy.ndarray((memory.nbytes,), dtype="uint8", memptr=memory.held)
+
     return SealingDevice(
-        xp=cupy, launcher=launcher, staging=staging, address=lambda array: int(array.data.ptr)
+        xp=cupy,
+        launcher=launcher,
+        staging=staging,
+        address=lambda array: int(array.data.ptr),
+        view=view,
+        replays=replays,
     )
 
 

@@ -231,7 +231,6 @@ class Batch:
         """Launch all that opening under newly uploaded keys takes, for a CUDA graph to record."""
         window = Window(span=sealed)
         check_spans(self.table, sealed=window, plain=plain)
-        self._undecide()
         self.derive()
         self._launch(_CIPHER | _MAC, _ALL, sealed=window, plain=plain)
 
@@ -324,9 +323,13 @@ class Batch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Not settled: nobody knows whether it is authentic, so nobody may keep it.
-        self._forget(self._opening)
+        self.abandon()
         self.wipe()
+
+    def abandon(self) -> None:
+        """Zero what was begun and not settled: nobody knows whether it is authentic."""
+        opening, self._opening, self._pending = self._opening, None, Pending.NOTHING
+        self._forget(opening)
 
     def _require_idle(self) -> None:
         if self._wiped:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define
+
+from enclave_worker.device.replays import Replays
 
 SIDES: Final = 3
 """One copies in, one computes, one has a part to begin with: more would only hold more memory."""
@@ -23,8 +25,8 @@ class Lane:
 
     main: Any
     sides: tuple[Any, ...]
-    kept: dict[str, Any] = field(factory=dict)
-    """What the lane keeps from job to job, by name; what is in it was made on its own stream."""
+    replays: Replays | None = None
+    """What it keeps from job to job, made on its own stream."""
 
     def synchronize(self) -> None:
         """Wait until nothing runs on any of its streams."""

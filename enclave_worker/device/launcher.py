@@ -4,6 +4,7 @@ Everything happens on the calling thread's current stream, in order, and device 
 CuPy's current allocator, which is the worker's scrubbing pool (`gpu.py`).
 """
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -37,6 +38,11 @@ class Memory(Protocol):
     @property
     def nbytes(self) -> int:
         """Its size."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether somebody holds a view of it."""
         ...
 
 
@@ -120,9 +126,16 @@ class CupyMemory:
 
     def __init__(self, cupy: Any, nbytes: int) -> None:
         """Allocate; an `OutOfMemoryError` of CuPy is a `MemoryError`."""
-        self._held = cupy.cuda.alloc(nbytes)
-        self.pointer = int(self._held.ptr)
+        self.held = cupy.cuda.alloc(nbytes)
+        self.pointer = int(self.held.ptr)
         self.nbytes = nbytes
+        # Every view of CuPy's holds the memory itself, through whatever pointer.
+        self._holders = sys.getrefcount(self.held.mem)
+
+    @property
+    def shared(self) -> bool:
+        """Whether an array still looks at it."""
+        return sys.getrefcount(self.held.mem) > self._holders
 
 
 class CupyLauncher:

@@ -43,6 +43,7 @@ from enclave_worker.device.gpu_aead import Batch, GpuAead
 from enclave_worker.device.lanes import SIDES
 from enclave_worker.device.launcher import Launcher, Memory
 from enclave_worker.device.pipeline import Pipeline
+from enclave_worker.device.replays import Replay, Replays
 from enclave_worker.device.scrub_pool import round_up
 from enclave_worker.device.segment_table import ALIGNMENT, Span, Window, tensor_rows
 from enclave_worker.device.staging import Ciphertext, StagingBuffers
@@ -54,6 +55,10 @@ CHUNK_BYTES: Final = 8 * limits.MIB
 """What crosses the bus at once: long beside the few launches it costs, short beside a large job."""
 
 
+def _no_view(_memory: Memory) -> DeviceArray:
+    raise NotImplementedError("this device keeps no memory for its jobs")
+
+
 @frozen(kw_only=True)
 class SealingDevice:
     """A device that opens and seals by itself."""
@@ -63,6 +68,10 @@ class SealingDevice:
     staging: StagingBuffers = attrs.field(repr=False)
     address: Callable[[DeviceArray], int] = attrs.field(repr=False)
     """Where an array of `xp` lies on the device."""
+    view: Callable[[Memory], DeviceArray] = attrs.field(default=_no_view, repr=False)
+    """Returns all bytes of memory of `launcher` as an array of `xp`."""
+    replays: Callable[[], Replays | None] = attrs.field(default=lambda: None, repr=False)
+    """What the calling thread's lane has recorded; none outside of a job's turn."""
     chunk_bytes: int = CHUNK_BYTES
 
     def batch(self, layout: Layout, keys: tuple[bytearray, ...], *, sealed_at: int) -> Batch:
@@ -102,6 +111,11 @@ class SealingDevice:
         flat = self.xp.empty(max(spec.nbytes, ALIGNMENT), dtype="uint8")
         return flat[: spec.nbytes].view(spec.dtype).reshape(spec.shape)
 
+    def array(self, memory: Memory, start: int, spec: TensorSpec) -> DeviceArray:
+        """Return a view of device memory of `launcher` as a tensor."""
+        flat = self.view(memory)[start : start + spec.nbytes]
+        return flat.view(spec.dtype).reshape(spec.shape)
+
     def span(self, array: DeviceArray) -> Span:
         """Return where an array lies. One of no bytes lies nowhere."""
         return Span(pointer=self.address(array) if array.nbytes else 0, nbytes=int(array.nbytes))
@@ -136,6 +150,7 @@ class DeviceInputs:
         self._places = Places([opener.layout for opener in openers])
         self._next = 0
         self._arrays: dict[str, DeviceArray] = {}
+        self._replay: Replay | None = None
         self.sealed_bytes = 0
         self._stage: Ciphertext | None = device.staging.take(self._places.size)
 
@@ -171,14 +186,14 @@ class DeviceInputs:
 
     def open(self) -> None:
         """Copy and open everything; raises `JobNotAuthenticError`, with nothing left behind."""
+        replays = self._device.replays()
+        shape = tuple(opener.layout for opener in self._openers)
+        replay = replays.of(shape, self._places.size) if replays else None
         try:
-            with ExitStack() as batches:
-                begun = [batches.enter_context(batch) for batch in self._begin()]
-                self._open_chunks(begun)
-                for opener, batch in zip(self._openers, begun, strict=True):
-                    batch.settle()
-                    opener.delegated()
-                    opener.finish()
+            if replay is None:
+                self._open_in_chunks()
+            else:
+                self._open_at_once(replay)
         except NotAuthenticError as error:
             self._wipe()
             raise JobNotAuthenticError(str(error)) from error
@@ -186,6 +201,30 @@ class DeviceInputs:
             self._wipe()
             raise
         self._unstage()
+
+    def _open_at_once(self, replay: Replay) -> None:
+        assert self._stage is not None  # noqa: S101 - `close` comes last
+        self._replay = replay
+        keys = [key for opener in self._openers for key in opener.delegate()]
+        try:
+            replay.open(keys, self._stage)
+        finally:
+            for key in keys:
+                wipe(key)
+        for opener, start in zip(self._openers, replay.plain_at, strict=True):
+            opener.delegated()
+            opener.finish()
+            spec = opener.header.spec
+            self._arrays[opener.header.name] = self._device.array(replay.plain, start, spec)
+
+    def _open_in_chunks(self) -> None:
+        with ExitStack() as batches:
+            begun = [batches.enter_context(batch) for batch in self._begin()]
+            self._open_chunks(begun)
+            for opener, batch in zip(self._openers, begun, strict=True):
+                batch.settle()
+                opener.delegated()
+                opener.finish()
 
     def _begin(self) -> Iterator[Batch]:
         device = self._device
@@ -227,6 +266,9 @@ class DeviceInputs:
     def _wipe(self) -> None:
         for name in list(self._arrays):
             self.release(name)
+        if self._replay is not None:
+            self._replay.wipe()
+            self._replay = None
 
     def _unstage(self) -> None:
         if self._stage is not None:

@@ -427,6 +427,12 @@ class SimulatedCupy(ModuleType):
             like = raw.view(kind).reshape(shape)
         return SimulatedArray(self, pointer.mem, like)
 
+    def ndarray(self, shape: Any, dtype: Any, memptr: Any) -> SimulatedArray:
+        """A view of memory that is there already."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = np.frombuffer((ctypes.c_uint8 * size).from_address(memptr.ptr), np.uint8)
+        return SimulatedArray(self, memptr.mem, raw.view(dtype).reshape(shape))
+
     def full(self, shape: Any, value: Any, dtype: Any = float) -> SimulatedArray:
         array = self.empty(shape, dtype)
         array.fill(value)

@@ -38,6 +38,8 @@ class HostMemory:
     def span(self) -> Span:
         return Span(pointer=self.pointer, nbytes=self.nbytes)
 
+    shared = False
+
     @property
     def guarded(self) -> bool:
         """Whether nothing was written behind its end."""
