@@ -105,9 +105,11 @@ def test_a_lane_is_lent_to_another_only_when_its_sides_have_ended(
         with launcher.sides[1]:
             memory = launcher.allocate(4096)
             launcher.fill(memory.pointer, 7, 4096)
+        address = memory.pointer
         del memory
     with gpu.turn(1 << 20, require_wanted=lambda: None):
         again = launcher.allocate(4096)
+        assert again.pointer == address
         launcher.fill(again.pointer, 9, 4096)
         out = np.zeros(4096, np.uint8)
         launcher.download(again.pointer, out.data)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attestation.sealing.sealed_tensor import TensorOpener
 from enclave_worker.device.gpu import CupyDevice
 from enclave_worker.device.replays import Replays
 from enclave_worker.kernels.registry import Registry
@@ -122,10 +123,27 @@ def test_an_array_that_a_kernel_kept_never_shows_the_next_jobs_input(
         x = np.full(1000, number + 1.5)
         run(workshop, workshop.job(client, "test.hoard", arrays={"x": x}))
     assert len(kernels.SEEN) == 4
+    assert len({array.data.ptr for array in kernels.SEEN}) == 4
     with gpu.turn(1 << 16, require_wanted=lambda: None):
         for array in kernels.SEEN:
             assert not array.get().any(), "an input of another job"
     kernels.SEEN.clear()
+
+
+def test_a_tensor_that_nobody_vouches_for_leaves_nothing_of_any(
+    workshop: Workshop,
+    client: SimulatedClient,
+    cupy: SimulatedCupy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its plaintext lies beside the others' by then, and is no array yet."""
+    for _ in range(2):
+        run(workshop, workshop.job(client, arrays={"x": np.full(1000, MARKER)}))
+    job = workshop.job(client, arrays={"x": np.full(1000, MARKER)})
+    with monkeypatch.context() as patch, pytest.raises(JobNotAuthenticError):
+        patch.setattr(TensorOpener, "delegated", lambda _opener: None)
+        run(workshop, job)
+    assert cupy.machine.count(MARKER.tobytes()) == 0
 
 
 def test_large_inputs_and_many_segments_are_launched(gpu: CupyDevice) -> None:
