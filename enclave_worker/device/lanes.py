@@ -3,7 +3,8 @@
 A lane has a stream of its own, on which the job's arrays are made and its kernels run, and `SIDES`
 more, so that a part of its ciphertext crosses the bus while another is opened (`pipeline.py`). A
 lane is lent to one job at a time and put back when nothing runs on any of its streams. None is ever
-destroyed: a block that is freed late is zeroed on the stream that it was taken on.
+destroyed: a block that is freed late, as the process ends perhaps, is zeroed on the stream that it
+was taken on.
 """
 
 import threading
@@ -17,6 +18,16 @@ from enclave_worker.device.replays import Replays
 
 SIDES: Final = 3
 """One copies in, one computes, one has a part to begin with: more would only hold more memory."""
+
+
+_FOREVER: Final[list[Any]] = []
+"""Every stream. CuPy destroys one that nobody holds, unless the interpreter is ending."""
+
+
+def lasting(stream: Any) -> Any:
+    """Return `stream`, which is never destroyed from now on."""
+    _FOREVER.append(stream)
+    return stream
 
 
 @define(kw_only=True, eq=False)
@@ -56,8 +67,8 @@ class Lanes:
         with self._lock:
             lane = self._idle.pop() if self._idle else None
         if lane is None:
-            sides = tuple(self._make() for _ in range(self._sides))
-            lane = Lane(main=self._make(), sides=sides)
+            sides = tuple(lasting(self._make()) for _ in range(self._sides))
+            lane = Lane(main=lasting(self._make()), sides=sides)
         self._here.lane = lane
         try:
             yield lane

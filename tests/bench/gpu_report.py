@@ -19,10 +19,12 @@ def markdown(results: dict[str, Any]) -> str:
     if "cuda" in about:
         libraries = ", ".join(f"{k} {v}" for k, v in about["libraries"].items())
         lines.append(f"sm_{about['architecture']}, CUDA {about['cuda']}, {libraries}")
-    for part in (_right, _rates, _bus, _beside, _small, _residue):
+    for part in (_right, _large, _sanitizer, _rates, _bus, _job, _beside, _small, _residue):
         name = part.__name__.removeprefix("_")
         if name in results:
             lines += ["", *part(results[name])]
+    if results.get("left_out"):
+        lines += ["", f"**No time was left for:** {', '.join(results['left_out'])}."]
     if results["failures"]:
         lines += ["", "**Failed:**", ""]
         lines += [f"- {name}: {why}" for name, why in results["failures"].items()]
@@ -32,6 +34,31 @@ def markdown(results: dict[str, Any]) -> str:
 def _right(found: dict[str, str]) -> list[str]:
     rows = [f"| {tuning} | {answer} |" for tuning, answer in found.items()]
     return ["| tuning | computes the processor's bytes |", "|---|---|", *rows]
+
+
+def _large(found: dict[str, Any]) -> list[str]:
+    return [
+        f"A tensor of {found['bytes']:,} bytes in {found['segments']:,} segments was sealed, "
+        "opened, and refused for one bit of the tag in its middle, with nothing of it left."
+    ]
+
+
+def _sanitizer(found: dict[str, str]) -> list[str]:
+    return [f"compute-sanitizer: {', '.join(f'{tool} {said}' for tool, said in found.items())}."]
+
+
+def _job(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "One job alone, as a worker opens and seals it, µs; part: of the raw copy's rate "
+        f"(goals at 64 MiB: open {GOALS['copy_open']}):",
+        "",
+        "| bytes | copy in | copy, open | part | copy out | seal, copy | part |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found["rows"]:
+        cells = ("in_us", "open_us", "open_part", "out_us", "seal_us", "seal_part")
+        lines.append(f"| {row['bytes']:,} | {' | '.join(_spread(row[c]) for c in cells)} |")
+    return lines
 
 
 def _rates(found: dict[str, Any]) -> list[str]:

@@ -202,7 +202,7 @@ class _Stream:
         self.ptr = 0 if null else self._streams.make()
 
     def __del__(self) -> None:
-        if self.ptr:
+        if self.ptr and not sys.is_finalizing():
             self._streams.destroy(self.ptr)
 
     def __enter__(self) -> "_Stream":
@@ -292,6 +292,12 @@ class _Modules:
                 else HostLauncher(self._compiled(tuning), tuning, seed=0)
             )
         return self._launchers[tuning]
+
+    def forget(self) -> None:
+        """Clear the stacks that stand for registers."""
+        for host in self._launchers.values():
+            if isinstance(host, HostLauncher):
+                host.forget()
 
 
 class _Function:
