@@ -36,6 +36,8 @@ _HARDWARE_REPORT_BYTES: Final = 1184
 _REQUEST_HEADER_BYTES: Final = 20
 _REQUEST_VERSION: Final = 1
 _KEY_ID: Final = "HCLAkPub"
+_OPERATIONS: Final = (["sign"], ["encrypt"])
+"""`key_ops` of the attestation key: paravisors of 2022 and 2023 wrote the second of all keys."""
 _KEYS: Final = 16
 _RSA_BYTES: Final = 512
 _SHOWN_CHARACTERS: Final = 80
@@ -189,8 +191,8 @@ def _attestation_key(keys: object) -> Public:
     if len(named) != 1:
         raise DecodeError(f"{len(named)} keys of the name {_KEY_ID}")
     [key] = named
-    if key.get("kty") != "RSA" or key.get("key_ops") != ["sign"]:
-        raise DecodeError("an attestation key that is not an RSA key for signing")
+    if key.get("kty") != "RSA" or key.get("key_ops") not in _OPERATIONS:
+        raise DecodeError("an attestation key that is not an RSA key of a known use")
     exponent, modulus = _number(key.get("e")), _number(key.get("n"))
     try:
         return from_key(rsa.RSAPublicNumbers(e=exponent, n=modulus).public_key())

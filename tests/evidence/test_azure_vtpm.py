@@ -90,7 +90,8 @@ def test_another_report_is_malformed(report: bytes) -> None:
         pytest.param(b"\xff\xfe", id="not UTF-8"),
         pytest.param(text(kid="HCLEkPub"), id="only the other key"),
         pytest.param(text(kty="oct"), id="a symmetric key"),
-        pytest.param(text(key_ops=["encrypt"]), id="a key for something else"),
+        pytest.param(text(key_ops=["decrypt"]), id="a key for something else"),
+        pytest.param(text(key_ops=None), id="a key for nothing"),
         pytest.param(text(key_ops=["sign", "encrypt"]), id="a key for everything"),
         pytest.param(text(n=""), id="a modulus of nothing"),
         pytest.param(text(n="AQAB"), id="a modulus of 24 bits"),
@@ -103,6 +104,12 @@ def test_another_report_is_malformed(report: bytes) -> None:
 def test_runtime_data_without_the_key_are_malformed(runtime: bytes) -> None:
     with pytest.raises(DecodeError):
         RuntimeClaims.from_text(runtime)
+
+
+def test_the_use_that_old_paravisors_wrote_is_read() -> None:
+    """Those of 2022 and 2023 said of the attestation key, as of all keys, that it encrypts."""
+    old = RuntimeClaims.from_text(text(key_ops=["encrypt"]))
+    assert old.ak == RuntimeClaims.from_text(text()).ak
 
 
 def test_two_keys_of_the_name_are_malformed() -> None:
