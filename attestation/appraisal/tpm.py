@@ -129,6 +129,10 @@ def verify_signature(ak: Public, signature: Signature, signed: bytes) -> None:
         match ak.key, signature.scheme:
             case rsa.RSAPublicKey() as key, Scheme.RSASSA:
                 key.verify(signature.values[0], signed, padding.PKCS1v15(), algorithm)
+            case rsa.RSAPublicKey() as key, Scheme.RSAPSS:
+                # Part 1, B.7: the salt is as long as it can be or, under FIPS, as the hash.
+                pss = padding.PSS(mgf=padding.MGF1(algorithm), salt_length=padding.PSS.AUTO)
+                key.verify(signature.values[0], signed, pss, algorithm)
             case ec.EllipticCurvePublicKey() as key, Scheme.ECDSA:
                 r, s = (int.from_bytes(value, "big") for value in signature.values)
                 key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(algorithm))

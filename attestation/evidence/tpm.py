@@ -73,9 +73,10 @@ _CURVES: Final = {0x0003: ec.SECP256R1, 0x0004: ec.SECP384R1}
 
 
 class Scheme(IntEnum):
-    """Signature schemes that we verify. RSAPSS is left out: its salt length is up to the TPM."""
+    """Signature schemes that we verify."""
 
     RSASSA = 0x0014
+    RSAPSS = 0x0016
     ECDSA = 0x0018
 
 
@@ -200,7 +201,7 @@ class Signature:
         reader = Reader(data, limit=limits.TPM_STRUCTURE_BYTES)
         scheme = _scheme(reader.take_uint(2))
         algorithm = _hash(reader)
-        limit, count = (_RSA_BYTES, 1) if scheme is Scheme.RSASSA else (_COORDINATE_BYTES, 2)
+        limit, count = (_COORDINATE_BYTES, 2) if scheme is Scheme.ECDSA else (_RSA_BYTES, 1)
         values = tuple(reader.take_prefixed(2, limit=limit) for _ in range(count))
         reader.finish()
         return cls(scheme=scheme, hash=algorithm, values=values)
@@ -313,7 +314,7 @@ def _scheme(algorithm: int) -> Scheme:
     try:
         return Scheme(algorithm)
     except ValueError as error:
-        raise DecodeError("a signature scheme other than RSASSA and ECDSA") from error
+        raise DecodeError("a signature scheme other than RSASSA, RSAPSS and ECDSA") from error
 
 
 def _hash(reader: Reader) -> PcrBank:

@@ -25,7 +25,7 @@ from attestation.policy.policy import Policy
 from attestation.policy.revocation import Revocation
 from tests.simulators import tpm as simulated
 from tests.simulators.evidence import NOW, bundle_for, draw_keyset, tpm_policy
-from tests.simulators.tpm import PCRS, RsaTpm, SimulatedTpm
+from tests.simulators.tpm import PCRS, PssTpm, RsaTpm, SimulatedTpm
 from tests.simulators.vendor import AK_LIFE, BEGINNING, TLS_PURPOSE, Operator, der
 
 Collect = Callable[[bytes], bytes]
@@ -529,6 +529,24 @@ def test_an_rsa_quote_is_accepted_with_a_bare_signature_as_well(hash_name: str) 
     window = Window()
     for collect in (tpm.collect, bare):
         assert window.judge(window.bundle(collect), policy).accepted
+
+
+@pytest.mark.parametrize("salt_bytes", [0, 32, 222])
+def test_an_rsapss_quote_is_accepted_whatever_the_length_of_its_salt(salt_bytes: int) -> None:
+    """The longest that fits where FIPS does not apply, that of the hash where it does."""
+    tpm = PssTpm(salt_bytes=salt_bytes)
+    policy = tpm_policy({11: [PCRS[11]]}, keys=[tpm.fingerprint()])
+    window = Window()
+    assert window.judge(window.bundle(tpm.collect), policy).accepted
+
+
+def test_an_rsa_key_signs_with_the_one_scheme_that_it_has() -> None:
+    pss = PssTpm()
+    policy = tpm_policy({11: [PCRS[11]]}, keys=[pss.fingerprint()])
+    other = RsaTpm(rsa_key=pss.rsa_key)
+    swapped = altered(pss, lambda body: attrs.evolve(body, signature=other.sign(body.attest)))
+    window = Window()
+    assert codes(window.judge(window.bundle(swapped), policy)) == ["signature-invalid"]
 
 
 def test_a_bare_signature_by_another_key_is_refused() -> None:

@@ -126,6 +126,23 @@ class RsaTpm(SimulatedTpm):
         return hashlib.sha256(self.spki()).digest()
 
 
+@attrs.frozen(kw_only=True)
+class PssTpm(RsaTpm):
+    """The same with RSAPSS, and a salt as long as the TPM at hand makes it."""
+
+    salt_bytes: int = 32
+
+    def sign(self, data: bytes) -> bytes:
+        algorithm: hashes.HashAlgorithm = _HASHES[self.hash_name]()
+        scheme = padding.PSS(mgf=padding.MGF1(algorithm), salt_length=self.salt_bytes)
+        name = _BANKS[PcrBank(self.hash_name)]
+        return struct.pack(">HH", 0x0016, name) + _sized(self.rsa_key.sign(data, scheme, algorithm))
+
+    def public(self) -> bytes:
+        rsassa = struct.pack(">HH", 0x0010, 0x0014)
+        return RsaTpm.public(self).replace(rsassa, struct.pack(">HH", 0x0010, 0x0016), 1)
+
+
 def _octets(value: int) -> bytes:
     return value.to_bytes(32, "big")
 
