@@ -40,6 +40,12 @@ class RevocationStaleError(VerificationError):
     code = "revocation-stale"
 
 
+class RevocationInvalidError(VerificationError):
+    """A revocation list names the issuer's key, which did not sign it. Discard it, gather anew."""
+
+    code = "revocation-invalid"
+
+
 class RevokedError(VerificationError):
     """The issuer has revoked a certificate. Do not trust what it signed."""
 
@@ -71,12 +77,15 @@ def check_not_revoked(
     """Check `certificate` against the lists that `issuer` signed; at least one must be current.
 
     Lists of other issuers are passed over: a bundle holds those of several vendors. Raises
-    `RevokedError`, `RevocationStaleError` or `RevocationMissingError`.
+    `RevokedError`, `RevocationStaleError`, `RevocationMissingError` or, where the only list is one
+    that somebody changed, `RevocationInvalidError`.
     """
     if now.tzinfo is None:
         raise LocalProtocolError("a verification time without time zone")
     own = [parse_crl(data) for data in crls if _signed_by(data, issuer)]
     if not own:
+        if any(_claims(parse_crl(data), issuer) for data in crls):
+            raise RevocationInvalidError("the only list of the issuer's is not signed by it")
         raise RevocationMissingError("no revocation list of the certificate's issuer")
     for crl in own:
         # A revocation stays one when the list that says so has become old.
@@ -96,6 +105,18 @@ def _signed_by(data: bytes, issuer: x509.Certificate) -> bool:
         return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
         return False
+
+
+def _claims(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """Whether a list says that it is of `issuer`'s key: not of another one of the same name."""
+    if crl.issuer != issuer.subject:
+        return False
+    try:
+        named = crl.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return True
+    return named.key_identifier in (None, own.key_identifier)
 
 
 def _complete(crl: x509.CertificateRevocationList) -> bool:

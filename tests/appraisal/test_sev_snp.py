@@ -267,9 +267,9 @@ def test_without_current_revocation_data_the_policy_can_accept_with_a_warning(
     assert weaknesses(judge(chip, collateral=given, policy=lenient)) == ["revocation-unknown"]
 
 
-def test_a_revocation_list_of_a_stranger_is_none(chip: SimulatedChip) -> None:
+def test_a_revocation_list_that_a_stranger_signed_is_refused(chip: SimulatedChip) -> None:
     codes = refused(chip, collateral=collateral(FORGER.crl()))
-    assert codes == ["revocation-missing"]
+    assert codes == ["revocation-invalid"]
 
 
 @pytest.mark.parametrize("key_info", [2, 6, 8, 0b11100])

@@ -291,10 +291,13 @@ def test_a_stale_revocation_list_is_refused(name: str) -> None:
     assert refused(checks) == {"revocation": "revocation-stale"}
 
 
-def test_a_revocation_list_that_the_ca_did_not_sign_is_as_good_as_none() -> None:
+def test_a_revocation_list_that_the_ca_did_not_sign_is_refused() -> None:
     forged = Authority(key=p256(), certificate=intel().pck_ca.certificate).crl()
     checks, _ = examine_td(quote(), collateral(pck_crl=forged.hex()))
-    assert refused(checks) == {"revocation": "revocation-missing"}
+    assert refused(checks) == {"revocation": "revocation-invalid"}
+    policy = tdx_policy(platform=platform_policy(revocation=Revocation.OPTIONAL))
+    checks, _ = examine_td(quote(), collateral(pck_crl=forged.hex()), policy=policy)
+    assert refused(checks) == {"revocation": "revocation-invalid"}
 
 
 def test_the_policy_may_do_without_revocation_lists_and_the_result_then_warns() -> None:

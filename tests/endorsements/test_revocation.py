@@ -3,10 +3,13 @@
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import load_der_x509_crl
 
 from attestation.endorsements.revocation import (
+    RevocationInvalidError,
     RevocationMissingError,
     RevocationStaleError,
     RevokedError,
@@ -14,8 +17,10 @@ from attestation.endorsements.revocation import (
     parse_crl,
 )
 from attestation.errors import DecodeError, LocalProtocolError
+from attestation.evidence.sev_snp_tcb import Product
 from tests.simulators.amd import BEGINNING, CRL_LIFE, SimulatedAmd
 from tests.simulators.evidence import NOW
+from tests.simulators.vendor import Operator
 
 AMD = SimulatedAmd()
 LATER = BEGINNING + CRL_LIFE + timedelta(seconds=1)
@@ -55,17 +60,30 @@ def test_a_list_outside_its_window_is_refused(now: object) -> None:
         check(AMD.crl(), now=now)
 
 
-def test_a_list_of_a_stranger_with_the_same_name_is_no_list() -> None:
-    with pytest.raises(RevocationMissingError):
-        check(SimulatedAmd(owner="stranger").crl())
+def test_a_list_that_a_stranger_signed_in_the_issuers_name_is_refused() -> None:
+    forged = SimulatedAmd(owner="stranger").crl()
+    with pytest.raises(RevocationInvalidError):
+        check(forged)
+    check(forged, AMD.crl())
 
 
 def test_a_list_of_another_product_is_no_list() -> None:
     with pytest.raises(RevocationMissingError):
+        check(SimulatedAmd(product=Product.TURIN).crl())
+
+
+def test_a_list_of_another_key_of_the_same_name_is_no_list() -> None:
+    """A CA that has changed its key signs lists with either; one says nothing about the other."""
+    operator, key = Operator("one CA of two keys"), ec.generate_private_key(ec.SECP256R1())
+    of_old_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    builder = x509.CertificateRevocationListBuilder(issuer_name=operator.root.subject)
+    builder = builder.last_update(NOW).next_update(NOW + CRL_LIFE)
+    crl = builder.add_extension(of_old_key, critical=False).sign(key, hashes.SHA256())
+    with pytest.raises(RevocationMissingError):
         check_not_revoked(
-            SimulatedAmd(product=AMD.product, owner="x").ask,
-            issuer=SimulatedAmd(product=AMD.product, owner="x").ark,
-            crls=[AMD.crl()],
+            operator.intermediate,
+            issuer=operator.root,
+            crls=[crl.public_bytes(serialization.Encoding.DER)],
             now=NOW,
         )
 
@@ -85,7 +103,7 @@ def test_a_changed_list_is_no_list() -> None:
     good = AMD.crl(AMD.asvk)
     for index in range(len(good) - 1, 0, -13):
         changed = good[:index] + bytes([good[index] ^ 1]) + good[index + 1 :]
-        with pytest.raises((DecodeError, RevocationMissingError)):
+        with pytest.raises((DecodeError, RevocationInvalidError, RevocationMissingError)):
             check(changed)
 
 
