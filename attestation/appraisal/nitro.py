@@ -25,6 +25,7 @@ from attestation.appraisal.refusals import (
     ReferenceValuesMissingError,
 )
 from attestation.endorsements import aws
+from attestation.endorsements.chains import parse_certificate
 from attestation.endorsements.collateral import Collateral
 from attestation.errors import SignatureInvalidError, VerificationError
 from attestation.evidence.nitro import PCR_BYTES, NitroDocument, NitroEvidence
@@ -99,18 +100,11 @@ def _judge(
     # The document parses.
     document = checks.need("a COSE_Sign1 document", NitroDocument.from_bytes, evidence.document)
     # Its certificates lead from AWS's root to the enclave's key at `now`.
-    leaf, key = checks.need(
-        "AWS's root leads to the enclave's key",
-        aws.verify_line,
-        document.certificate,
-        document.cabundle,
-        now=now,
-        root=root,
-    )
+    checks.run(_certificates, document, now, root)
     # That key signed it.
-    checks.need("signed by the enclave's key", verify_signature, document, key)
+    checks.run(verify_signature, document)
     # It was made while the key lived, and not later than now.
-    checks.run(_time, document, leaf, now)
+    checks.run(_time, document, now)
     checks.run(_age, document, policy, now)
     # It is no debug enclave, and an image that the policy names.
     checks.run(_debug, document, policy)
@@ -118,8 +112,19 @@ def _judge(
     return document
 
 
-def verify_signature(document: NitroDocument, key: ec.EllipticCurvePublicKey) -> None:
-    """Check that `key` signed `document` (RFC 9053 section 2.1), or raise."""
+def _certificates(
+    document: NitroDocument, now: datetime, root: Callable[[], x509.Certificate]
+) -> str:
+    line = aws.verify_line(document.certificate, document.cabundle, now=now, root=root)
+    return f"{len(line)} certificates from AWS's root to the enclave's"
+
+
+def verify_signature(document: NitroDocument) -> str:
+    """Check that the key of its certificate signed `document` (RFC 9053 section 2.1), or raise.
+
+    Whether AWS vouches for that certificate is another step.
+    """
+    key = aws.enclave_key(document.certificate)
     half = len(document.signature) // 2
     r, s = (
         int.from_bytes(part, "big")
@@ -129,10 +134,11 @@ def verify_signature(document: NitroDocument, key: ec.EllipticCurvePublicKey) ->
         key.verify(encode_dss_signature(r, s), document.signed, ec.ECDSA(hashes.SHA384()))
     except InvalidSignature as error:
         raise SignatureInvalidError("the enclave's key did not sign this") from error
+    return "signed by the enclave's key"
 
 
-def _time(document: NitroDocument, leaf: x509.Certificate, now: datetime) -> str:
-    made = _made_at(document)
+def _time(document: NitroDocument, now: datetime) -> str:
+    leaf, made = parse_certificate(document.certificate), _made_at(document)
     if made > now + _SKEW:
         raise DocumentTimeError(f"made at {made.isoformat()}, which is still to come")
     if not leaf.not_valid_before_utc - _SKEW <= made <= leaf.not_valid_after_utc + _SKEW:

@@ -25,6 +25,7 @@ from attestation.endorsements.chains import (
     parse_certificate,
 )
 from attestation.endorsements.shipped import shipped
+from attestation.errors import DecodeError
 
 ROOT_FINGERPRINT: Final = bytes.fromhex(
     "641a0321a3e244efe456463195d606317ed7cdcc3c1756e09893f3c68f79bb5b"
@@ -39,14 +40,22 @@ def root() -> x509.Certificate:
     return shipped("aws", "nitro-root-g1")[0]
 
 
+def enclave_key(certificate: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key in an enclave's certificate, whoever made that; raises `DecodeError`."""
+    key = parse_certificate(certificate).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise DecodeError("the enclave's certificate has no P-384 key")
+    return key
+
+
 def verify_line(
     certificate: bytes,
     cabundle: Sequence[bytes],
     *,
     now: datetime,
     root: Callable[[], x509.Certificate] = root,
-) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey]:
-    """Return the enclave's certificate and its key, led from the pinned root at `now`.
+) -> tuple[x509.Certificate, ...]:
+    """Return the certificates from the pinned root, alive at `now`, to the enclave's.
 
     `cabundle` goes from the root to the issuer of `certificate`. Raises `ChainNotAnchoredError` for
     another root, `ChainInvalidError` for a line that does not hold, `DecodeError`.
@@ -54,27 +63,22 @@ def verify_line(
     anchor = root()
     if cabundle[0] != anchor.public_bytes(Encoding.DER):
         raise ChainNotAnchoredError("the first certificate of the bundle is not AWS's root")
-    line, key = _signed_line(anchor, (*cabundle[1:], certificate))
+    line = _signed_line(anchor, (*cabundle[1:], certificate))
     for one in line:
         check_window(one, now=now)
-    return line[-1], key
+    return line
 
 
 @lru_cache(maxsize=64)
-def _signed_line(
-    anchor: x509.Certificate, ders: tuple[bytes, ...]
-) -> tuple[tuple[x509.Certificate, ...], ec.EllipticCurvePublicKey]:
-    """Return the line and the key at its end; nothing here depends on time (see chains.py)."""
+def _signed_line(anchor: x509.Certificate, ders: tuple[bytes, ...]) -> tuple[x509.Certificate, ...]:
+    """Return the line; nothing here depends on time (see chains.py)."""
     line = (anchor, *map(parse_certificate, ders))
     for depth, (issuer, issued) in enumerate(pairwise(line)):
         _check_authority(issuer, below=len(line) - depth - 2)
         check_issued(issued, issuer)
         if any(entry.critical and entry.oid not in _KNOWN for entry in issued.extensions):
             raise ChainInvalidError("a certificate with a critical extension that is unknown")
-    key = line[-1].public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise ChainInvalidError("the enclave's certificate has no P-384 key")
-    return line, key
+    return line
 
 
 def _check_authority(certificate: x509.Certificate, *, below: int) -> None:

@@ -17,6 +17,7 @@ from attrs import field, frozen
 from cryptography import x509
 
 from attestation import limits
+from attestation.endorsements.chains import parse_certificate
 from attestation.endorsements.nvidia_chains import p384_key, verify_line
 from attestation.endorsements.shipped import shipped
 from attestation.endorsements.xml_signatures import SignedXml, parse_xml
@@ -101,10 +102,23 @@ class Rim:
 
         Raises like `verify_line` and `SignedXml.verify`, `DecodeError`, or `RimUnsupportedError`.
         """
-        document = _taken_apart(data)
-        line = verify_line(document.certificates, root=rim_root(), now=now)
+        line = signer_line(data, now=now)
         head, active = _verified(data, line[0])
         return cls(head=head, active=active, line=line)
+
+
+def signer_line(data: bytes, *, now: datetime) -> tuple[x509.Certificate, ...]:
+    """Return the certificates of a manifest's signer up to the root; raises like `verify_line`."""
+    return verify_line(_taken_apart(data).certificates, root=rim_root(), now=now)
+
+
+def check_content(data: bytes) -> RimHead:
+    """Check signature and digest under the first certificate, whoever's that is.
+
+    Raises like `SignedXml.verify`, `DecodeError`, or `RimUnsupportedError`.
+    """
+    head, _ = _verified(data, parse_certificate(_taken_apart(data).certificates[0]))
+    return head
 
 
 def rim_root() -> x509.Certificate:
