@@ -3,7 +3,6 @@
 The nonce is in the vTPM's quote; the hardware report is judged as one of its own kind.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -17,10 +16,12 @@ from attestation.appraisal.claims import Claims
 from attestation.appraisal.result import Check
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.evidence.azure_vtpm import AzureSnpVtpmEvidence, AzureTdxVtpmEvidence
+from attestation.evidence.nvidia_eat import read_json
 from attestation.evidence.tpm import PcrBank
 from attestation.policy.azure_vtpm import AzureSnpVtpmPolicy, AzureTdxVtpmPolicy
 from attestation.policy.revocation import Revocation
 from tests.vectors import intel, sev_snp, tpm
+from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS = ("azure-snp-vtpm", "azure-tdx-vtpm")
@@ -29,7 +30,7 @@ _NONCE = Step.authentic("nonce")
 _VTPM_STEPS = frozenset(step.name for step in VTPM_STEPS) | {_NONCE.name}
 _VTPM_WORDS = {**tpm.WORDS, "runtime-data-mismatch": "runtime_data_mismatch"}
 
-Examine = Callable[[Checklist, datetime], Claims]
+Examine = Callable[[Checklist], Claims]
 
 
 def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
@@ -42,17 +43,17 @@ def appraise(
     entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path
 ) -> tuple[tuple[Check, ...], Claims]:
     """Return the checks and, where the steps came to an end, the claims."""
-    files = tpm.read_files(entry, check, folder)
+    files = read_files(entry, check, folder)
     if entry["kind"] == "azure-tdx-vtpm":
-        return examine_tdx(tdx_evidence(files), files, check)
-    return examine_snp(snp_evidence(files), files, check)
+        return examine_tdx(tdx_evidence(files), files, check, time_of(entry, check))
+    return examine_snp(snp_evidence(files), files, check, time_of(entry, check))
 
 
 def snp_evidence(files: Mapping[str, bytes]) -> AzureSnpVtpmEvidence:
     """Return the Evidence as a worker would send it."""
     return AzureSnpVtpmEvidence(
         **_quote(files),
-        hcl_report=files["hcl_report"],
+        hcl_report=binary(need(files, "hcl_report", "runtime_claims")),
         snp_certificates=tuple(files[role] for role in ("vcek", "vlek", "chain") if role in files),
     )
 
@@ -61,13 +62,16 @@ def tdx_evidence(files: Mapping[str, bytes]) -> AzureTdxVtpmEvidence:
     """Return the Evidence as a worker would send it."""
     return AzureTdxVtpmEvidence(
         **_quote(files),
-        hcl_report=files["hcl_report"] if "hcl_report" in files else files["runtime_claims"],
-        td_quote=files["td_quote"],
+        hcl_report=binary(need(files, "hcl_report", "runtime_claims")),
+        td_quote=binary(need(files, "td_quote", "quote")),
     )
 
 
 def examine_snp(
-    evidence: AzureSnpVtpmEvidence, files: Mapping[str, bytes], check: Mapping[str, Any]
+    evidence: AzureSnpVtpmEvidence,
+    files: Mapping[str, bytes],
+    check: Mapping[str, Any],
+    now: datetime,
 ) -> tuple[tuple[Check, ...], Claims]:
     """Judge one piece of Evidence at the check's time."""
     crls = [(CollateralKind.AMD_CRL, files["crl"])] if "crl" in files else []
@@ -79,7 +83,7 @@ def examine_snp(
         sev_snp=sev_snp.vector_policy(revocation),
     )
 
-    def examine(checks: Checklist, now: datetime) -> Claims:
+    def examine(checks: Checklist) -> Claims:
         return azure_snp_vtpm.examine(
             evidence,
             policy=policy,
@@ -92,7 +96,10 @@ def examine_snp(
 
 
 def examine_tdx(
-    evidence: AzureTdxVtpmEvidence, files: Mapping[str, bytes], check: Mapping[str, Any]
+    evidence: AzureTdxVtpmEvidence,
+    files: Mapping[str, bytes],
+    check: Mapping[str, Any],
+    now: datetime,
 ) -> tuple[tuple[Check, ...], Claims]:
     """Judge one piece of Evidence at the check's time."""
     kind = CollateralKind.INTEL_QUOTE_COLLATERAL
@@ -101,7 +108,7 @@ def examine_tdx(
         pcr_bank=PcrBank.SHA256, pcrs=(), accept_any_pcrs=True, tdx=intel.TDX
     )
 
-    def examine(checks: Checklist, now: datetime) -> Claims:
+    def examine(checks: Checklist) -> Claims:
         return azure_tdx_vtpm.examine(
             evidence,
             policy=policy,
@@ -116,7 +123,7 @@ def examine_tdx(
 def _run(
     steps: Sequence[Step], attest: bytes, check: Mapping[str, Any], examine: Examine
 ) -> tuple[tuple[Check, ...], Claims]:
-    nonce = tpm.nonce_of(check)
+    nonce = nonce_of(check)
     checks = Checklist()
     checks.announce(steps if nonce is None else [_NONCE, *steps])
     # First: collateral that is missing must not hide that the nonce is wrong.
@@ -124,15 +131,15 @@ def _run(
         checks.run(tpm.check_nonce, attest, nonce)
     claims: Claims = {}
     with suppress(CannotContinueError):
-        claims = examine(checks, tpm.time_of(check))
+        claims = examine(checks)
     return checks.finish(), claims
 
 
 def _quote(files: Mapping[str, bytes]) -> dict[str, Any]:
     return {
-        "attest": files["attest"],
+        "attest": binary(need(files, "attest")),
         "signature": tpm.signature_of(files),
-        "pcrs": tpm.rows(json.loads(files.get("pcrs", b"{}"))),
+        "pcrs": tpm.rows(read_json(files.get("pcrs", b"{}"))),
         "event_log": files.get("eventlog"),
         "ak_certificates": tpm.chain_of(files),
     }

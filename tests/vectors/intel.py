@@ -1,26 +1,30 @@
 """Judge vectors of kinds `tdx` and `sgx` with the index's default policy for Intel."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from attestation.appraisal import sgx, tdx
-from attestation.appraisal.checklist import CannotContinueError, Checklist
+from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
 from attestation.appraisal.claims import Claims
+from attestation.appraisal.refusals import NonceMismatchError
 from attestation.appraisal.result import Check
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.endorsements.intel_chain import split_certificates
 from attestation.endorsements.intel_tcb import TcbStatus
+from attestation.evidence.intel_quote import Quote
 from attestation.evidence.sgx import SgxEvidence
 from attestation.evidence.tdx import TdxEvidence
 from attestation.policy.intel import IntelPolicy
 from attestation.policy.revocation import Revocation
 from attestation.policy.sgx import EnclaveWeakness, SgxPolicy
 from attestation.policy.tdx import Register, TdxPolicy
+from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS: Final = ("tdx", "sgx")
+
+_NONCE: Final = Step.authentic("nonce")
 
 PLATFORM: Final = IntelPolicy(
     tcb_statuses=(TcbStatus.UP_TO_DATE,),
@@ -69,7 +73,9 @@ WORDS: Final[Mapping[str, str]] = {
     "chain-not-anchored": "untrusted_root",
     "certificate-revoked": "certificate_revoked",
     "revocation-stale": "crl_stale",
+    "revocation-invalid": "crl_signature_invalid",
     "revocation-missing": "crl_missing",
+    "nonce-mismatch": "nonce_mismatch",
     "intel-collateral-missing": "collateral_missing",
     "pck-certificate-missing": "endorsement_missing",
     "fmspc-mismatch": "fmspc_mismatch",
@@ -125,25 +131,24 @@ def examine(
     entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path
 ) -> tuple[tuple[Check, ...], Claims]:
     """Return the checks and, where the steps came to an end, the claims."""
-    files = {**entry["files"], **check.get("inputs", {})}
-
-    def read(role: str) -> bytes | None:
-        return (folder / files[role]).read_bytes() if role in files else None
-
+    files = read_files(entry, check, folder)
     collateral = Collateral.from_items(
-        [(CollateralKind.INTEL_QUOTE_COLLATERAL, data)] if (data := read("collateral")) else []
+        [(CollateralKind.INTEL_QUOTE_COLLATERAL, data)] if (data := files.get("collateral")) else []
     )
-    chain = read("pck_chain")
+    chain = files.get("pck_chain")
     certificates = split_certificates(chain) if chain else ()
-    now = datetime.fromisoformat(check["verify_at"])
-    quote = read("quote") or b""
+    now, nonce = time_of(entry, check), nonce_of(check)
+    quote = binary(need(files, "quote"))
     checks = Checklist()
+    if nonce is not None:
+        checks.announce([_NONCE])
+        checks.run(_check_nonce, quote, nonce)
     claims: Claims = {}
     try:
         if entry["kind"] == "tdx":
             checks.announce(tdx.REPORT_STEPS)
             claims = tdx.examine(
-                TdxEvidence(quote=quote, certificates=certificates, event_log=read("ccel")),
+                TdxEvidence(quote=quote, certificates=certificates, event_log=files.get("ccel")),
                 policy=TDX,
                 collateral=collateral,
                 now=now,
@@ -161,3 +166,10 @@ def examine(
     except CannotContinueError:
         pass  # the checks say which step it was
     return checks.finish(), claims
+
+
+def _check_nonce(quote: bytes, nonce: bytes) -> str:
+    data = Quote.from_bytes(quote).body.report_data
+    if data != nonce.ljust(len(data), b"\0"):
+        raise NonceMismatchError("REPORTDATA is another")
+    return "REPORTDATA is the nonce"

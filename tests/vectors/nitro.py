@@ -11,7 +11,7 @@ from attestation.appraisal.refusals import NonceMismatchError
 from attestation.endorsements.collateral import NO_COLLATERAL
 from attestation.evidence.nitro import NitroDocument, NitroEvidence
 from attestation.policy.nitro import NitroPolicy
-from tests.vectors.tpm import nonce_of, read_files, time_of
+from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS = ("aws-nitro",)
@@ -31,19 +31,19 @@ _WORDS = {
 
 def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
     """Return the checks on the entry's document at the check's time."""
-    evidence = NitroEvidence(document=read_files(entry, check, folder)["document"])
+    evidence = NitroEvidence(document=binary(need(read_files(entry, check, folder), "document")))
     nonce = nonce_of(check)
     checks = Checklist()
     checks.announce(REPORT_STEPS if nonce is None else [_NONCE, *REPORT_STEPS])
     # First: a line of certificates that has ended must not hide that the nonce is wrong.
     if nonce is not None:
-        checks.run(_check_nonce, evidence, bytes.fromhex(nonce))
+        checks.run(_check_nonce, evidence, nonce)
     with suppress(CannotContinueError):
         examine(
             evidence,
             policy=POLICY,
             collateral=NO_COLLATERAL,
-            now=time_of(check),
+            now=time_of(entry, check),
             checks=checks,
         )
     return checks.finish(), _WORDS

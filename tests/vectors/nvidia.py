@@ -6,7 +6,6 @@ of the devices' (`gpu`), of the manifests' (`rim`), or of both.
 """
 
 import base64
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,9 +18,12 @@ from attestation.appraisal import nvidia, nvidia_eat, nvidia_rim
 from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
 from attestation.appraisal.nvidia_measurements import Device
 from attestation.appraisal.result import Check
+from attestation.endorsements.chains import parse_certificate
 from attestation.endorsements.collateral import Collateral, CollateralKind
 from attestation.endorsements.nvidia_nras import parse_key_set, verify_certificates
 from attestation.endorsements.ocsp import check_ocsp, check_response
+from attestation.errors import DecodeError
+from attestation.evidence.nvidia_eat import read_json
 from attestation.evidence.nvidia_gpu import (
     DeviceKind,
     DeviceReport,
@@ -29,6 +31,7 @@ from attestation.evidence.nvidia_gpu import (
     certificates_from_pem,
 )
 from tests.simulators.nvidia import GPU_POLICY
+from tests.vectors.entry import binary, expected_nonce, need, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS = ("nvidia-gpu", "nvidia-nvswitch", "nvidia-rim", "nvidia-eat")
@@ -39,29 +42,43 @@ PEM_MARK = b"-----BEGIN CERTIFICATE"
 
 def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
     """Appraise one check."""
-    now = datetime.fromisoformat(check["verify_at"])
+    files = read_files(entry, check, folder)
+    now = time_of(entry, check)
     match entry["kind"]:
         case "nvidia-rim":
-            return _judge_rim(_read(entry, folder, "rim"), now), rim_word
+            return _judge_rim(need(files, "rim"), now), RIM_ALONE_WORDS
         case "nvidia-eat":
-            return _judge_token(entry, check, folder, now), EAT_WORDS
-    return _judge_devices(entry, check, folder, now), device_word
+            return _judge_token(files, expected_nonce(entry, check), now), EAT_WORDS
+    return _judge_devices(entry, check, files, now), device_word
 
 
 # -- devices --
 
 
-def devices_of(entry: Mapping[str, Any], folder: Path) -> list[GpuDevice]:
+def devices_of(entry: Mapping[str, Any], files: Mapping[str, bytes]) -> list[GpuDevice]:
     """Return the devices of an entry: one report with its chain, or a set in somebody's JSON."""
     kind = DeviceKind.SWITCH if entry["kind"] == "nvidia-nvswitch" else DeviceKind.GPU
-    if "report" in entry["files"]:
-        found = [(_read(entry, folder, "report"), _read(entry, folder, "cert_chain"))]
-    else:
-        found = [*_pairs(json.loads(_read(entry, folder, "evidence")))]
+    if "report" in files:
+        report, chain = binary(files["report"]), binary(need(files, "cert_chain"))
+        return [GpuDevice(kind=kind, report=report, certificates=certificates_from_pem(chain))]
+    found = [
+        (report, certificates_from_pem(chain))
+        for report, chain in _pairs(read_json(need(files, "evidence")))
+    ]
+    if not found:
+        raise DecodeError("no device in the evidence")
     return [
-        GpuDevice(kind=kind, report=report, certificates=certificates_from_pem(chain))
+        GpuDevice(kind=_kind(chain) or kind, report=report, certificates=chain)
         for report, chain in found
     ]
+
+
+def _kind(chain: Sequence[bytes]) -> DeviceKind | None:
+    """Return what the leaf says that it is of: a set may hold GPUs and switches."""
+    names = [parse_certificate(der).subject.rfc4514_string() for der in chain[:1]]
+    if not names:
+        return None
+    return DeviceKind.SWITCH if "CN=LS" in names[0] else DeviceKind.GPU
 
 
 def _pairs(value: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -91,12 +108,12 @@ def _binaries(value: Any) -> Iterator[bytes]:
                 continue
 
 
-def collateral_of(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Collateral:
+def collateral_of(files: Mapping[str, bytes], check: Mapping[str, Any]) -> Collateral:
     """Return the manifests, and the OCSP responses that the check uses."""
-    use = check.get("inputs", {}).get("use")
+    use = (check.get("inputs") or {}).get("use")
     items = [
-        (kind, _read(entry, folder, role))
-        for role in entry["files"]
+        (kind, files[role])
+        for role in files
         for prefix, kind in (
             ("rim:", CollateralKind.NVIDIA_RIM),
             ("ocsp:", CollateralKind.NVIDIA_OCSP),
@@ -107,37 +124,36 @@ def collateral_of(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Pa
 
 
 def _judge_devices(
-    entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path, now: datetime
+    entry: Mapping[str, Any],
+    check: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    now: datetime,
 ) -> tuple[Check, ...]:
-    shown = devices_of(entry, folder)
-    nonce = _nonce(entry, check, shown)
-    collateral = collateral_of(entry, check, folder)
+    shown = devices_of(entry, files)
+    # Where nobody wants a nonce, it is that of the first report.
+    nonce = expected_nonce(entry, check) or _first_nonce(shown)
+    collateral = collateral_of(files, check)
     checks = Checklist()
     checks.announce(nvidia.REPORT_STEPS)
     try:
         devices = nvidia.examine(
             shown, nonce=nonce, policy=GPU_POLICY, collateral=collateral, now=now, checks=checks
         )
-        if check["id"].startswith("ocsp"):
+        if str(check.get("id")).startswith("ocsp"):
             checks.announce([Step.authentic("OCSP")])
-            checks.run(_ocsp, entry, check, folder, devices, collateral, now)
+            checks.run(_ocsp, check, files, devices, collateral, now)
     except CannotContinueError:
         pass
     return checks.finish()
 
 
-def _nonce(entry: Mapping[str, Any], check: Mapping[str, Any], shown: Sequence[GpuDevice]) -> bytes:
-    """Return the nonce that is wanted; where nobody wants one, that of the first report."""
-    wanted = check["expected"].get("nonce") or entry.get("expected_verdict", {}).get("nonce")
-    if wanted is not None:
-        return bytes.fromhex(wanted)
+def _first_nonce(shown: Sequence[GpuDevice]) -> bytes:
     return DeviceReport.from_bytes(shown[0].report, shown[0].kind).nonce
 
 
 def _ocsp(
-    entry: Mapping[str, Any],
     check: Mapping[str, Any],
-    folder: Path,
+    files: Mapping[str, bytes],
     devices: Sequence[Device],
     collateral: Collateral,
     now: datetime,
@@ -145,10 +161,10 @@ def _ocsp(
     responses = collateral.of(CollateralKind.NVIDIA_OCSP)
     for device in devices:
         line = device.identity.line
-        for name, role in check.get("inputs", {}).get("ocsp_for", {}).items():
+        for name, role in (check.get("inputs") or {}).get("ocsp_for", {}).items():
             place = int(re.findall(r"\d+", name)[0])
             check_response(
-                _read(entry, folder, role),
+                need(files, role),
                 certificate=line[place],
                 issuer=line[place + 1],
                 now=now,
@@ -220,15 +236,14 @@ def _judge_rim(data: bytes, now: datetime) -> tuple[Check, ...]:
     return checks.finish()
 
 
-def rim_word(check: Check) -> str:
-    words = {
-        "xml-digest-mismatch": "xml_digest_mismatch",
-        "xml-signature-invalid": "xml_signature_invalid",
-        "certificate-expired": "rim_certificate_expired",
-        "certificate-not-yet-valid": "rim_certificate_not_yet_valid",
-        "chain-not-anchored": "untrusted_root",
-    }
-    return words.get(check.code, check.code)
+RIM_ALONE_WORDS = {
+    "xml-digest-mismatch": "xml_digest_mismatch",
+    "xml-signature-invalid": "xml_signature_invalid",
+    "certificate-expired": "rim_certificate_expired",
+    "certificate-not-yet-valid": "rim_certificate_not_yet_valid",
+    "chain-not-anchored": "untrusted_root",
+    "chain-invalid": "chain_invalid",
+}
 
 
 # -- tokens --
@@ -252,21 +267,19 @@ EAT_WORDS = {
 
 
 def _judge_token(
-    entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path, now: datetime
+    files: Mapping[str, bytes], nonce: bytes | None, now: datetime
 ) -> tuple[Check, ...]:
-    files = entry["files"]
-    jwks = [_read(entry, folder, "jwks")] if "jwks" in files else []
+    jwks = [files["jwks"]] if "jwks" in files else []
     checks = Checklist()
     try:
         if "eat" not in files and "jwt" not in files:
             checks.announce([Step.authentic("certificates")])
-            checks.run(_x5c, _read(entry, folder, "x5c"), now)
+            checks.run(_x5c, need(files, "x5c"), now)
             return checks.finish()
-        nonce = check["expected"].get("nonce") or entry["expected_verdict"].get("nonce")
         checks.announce(nvidia_eat.STEPS)
         nvidia_eat.examine(
-            _read(entry, folder, "eat" if "eat" in files else "jwt"),
-            nonce=None if nonce is None else bytes.fromhex(nonce),
+            need(files, "eat", "jwt"),
+            nonce=nonce,
             jwks=jwks,
             # The index says that this file is what verifies the token: a pin is what that means.
             pinned={key.pin() for data in jwks for key in parse_key_set(data)},
@@ -279,9 +292,8 @@ def _judge_token(
 
 
 def _x5c(data: bytes, now: datetime) -> str:
-    verify_certificates([base64.b64decode(text) for text in json.loads(data)["x5c"]], now=now)
-    return "to a pinned intermediate"
-
-
-def _read(entry: Mapping[str, Any], folder: Path, role: str) -> bytes:
-    return (folder / entry["files"][role]).read_bytes()
+    match read_json(data):
+        case {"x5c": [*texts]} if all(isinstance(text, str) for text in texts):
+            verify_certificates([binary(text.encode()) for text in texts], now=now)
+            return "to a pinned intermediate"
+    raise DecodeError("no chain of certificates")

@@ -22,6 +22,9 @@ MODULES: Final = ("sev_snp", "intel", "nvidia", "tpm", "nitro", "azure")
 
 Judge: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, Any], Path], Judged]
 
+WORDS: Final = {"role-missing": "endorsement_missing"}
+"""Of what a judge refuses outright."""
+
 _REFUSED: Final = Step.authentic("evidence")
 
 
@@ -41,19 +44,38 @@ def judges() -> Mapping[str, Judge]:
 
 def results(index: Path) -> Iterator[dict[str, Any]]:
     """Yield the line of every check in `index`, whose file paths are relative to its folder."""
-    for entry in json.loads(index.read_text())["entries"]:
+    for entry in _entries(index):
         # An entry that asks nothing would otherwise be passed over without a word.
-        for check in entry.get("checks") or [{"id": "none"}]:
+        for check in _checks(entry):
             yield result(entry, check, index.parent)
 
 
-def result(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the line of one check."""
+def _entries(index: Path) -> list[Any]:
+    """Return what `index` lists; an index of another shape lists nothing, which fails the run."""
+    try:
+        found = json.loads(index.read_text())
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{index}: {error}\n")
+        return []
+    entries = found.get("entries") if isinstance(found, dict) else found
+    return entries if isinstance(entries, list) else []
+
+
+def _checks(entry: Any) -> list[Any]:
+    checks = entry.get("checks") if isinstance(entry, dict) else None
+    return checks if isinstance(checks, list) and checks else [{"id": "none"}]
+
+
+def result(entry: Any, check: Any, folder: Path) -> dict[str, Any]:
+    """Return the line of one check, whatever the index and its files hold."""
+    entry, check = (one if isinstance(one, dict) else {} for one in (entry, check))
     expected = check.get("expected", {})
     try:
         got = judge_one(entry, check, folder)
         agree = agrees(expected, got)
-    except Exception as error:  # noqa: BLE001 - a crash is a finding about us, and fails the check
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a crash, a panic of a library's: fails the check
         got, agree = _crashed(error), False
     return {
         "kind": entry.get("kind"),
@@ -71,7 +93,7 @@ def judge_one(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) 
     try:
         checks, words = judge(entry, check, folder)
     except (DecodeError, VerificationError) as error:
-        return conclude(_refused(error), {})
+        return conclude(_refused(error), WORDS)
     return conclude(checks, words)
 
 
@@ -85,7 +107,7 @@ def _refused(error: DecodeError | VerificationError) -> Any:
     return checks.finish()
 
 
-def _crashed(error: Exception) -> Got:
+def _crashed(error: BaseException) -> Got:
     reason = f"not-judged: {type(error).__name__}: {error}"
     return Got(verdict=UNVERIFIABLE, appraisal=None, reasons=(reason,))
 

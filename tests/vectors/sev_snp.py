@@ -5,7 +5,6 @@ ones, so everything else is opened here. Revocation is required where the check 
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from attestation.evidence.sev_snp import REPORT_BYTES, Report, SevSnpEvidence, S
 from attestation.evidence.sev_snp_tcb import Product
 from attestation.policy.revocation import Revocation
 from attestation.policy.sev_snp import SevSnpPolicy
+from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS = ("sev-snp",)
@@ -41,6 +41,7 @@ WORDS = {
     "product-mismatch": "product_mismatch",
     "report-signature-invalid": "report_signature_invalid",
     "report-unsigned": "report_signature_invalid",
+    "revocation-invalid": "crl_signature_invalid",
     "revocation-missing": "crl_missing",
     "revocation-stale": "crl_stale",
     "vcek-missing": "endorsement_missing",
@@ -50,7 +51,7 @@ WORDS = {
 def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
     """Return the checks on the entry's report at the check's time."""
     checks, _ = appraise(entry, check, folder)
-    vlek = "vlek" in entry.get("files", {})
+    vlek = "vlek" in (entry.get("files") or {})
 
     def word(check: Check) -> str:
         if check.code == "vcek-not-issued":
@@ -64,12 +65,12 @@ def appraise(
     entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path
 ) -> tuple[tuple[Check, ...], Claims]:
     """Return the checks and the claims."""
-    files = _files(entry, check, folder)
+    files = read_files(entry, check, folder)
     crls = [(CollateralKind.AMD_CRL, files["crl"])] if "crl" in files else []
     evidence = evidence_of(files)
     checks = Checklist()
     checks.announce(REPORT_STEPS)
-    nonce = check.get("nonce")
+    nonce = nonce_of(check)
     if nonce is not None:
         checks.announce([_NONCE])
     claims: Claims = {}
@@ -78,11 +79,11 @@ def appraise(
             evidence,
             policy=vector_policy(Revocation.REQUIRED if crls else Revocation.OPTIONAL),
             collateral=Collateral.from_items(crls),
-            now=datetime.fromisoformat(check["verify_at"]),
+            now=time_of(entry, check),
             checks=checks,
         )
         if nonce is not None:
-            checks.run(_check_nonce, evidence, bytes.fromhex(nonce))
+            checks.run(_check_nonce, evidence, nonce)
     except CannotContinueError:
         pass
     return checks.finish(), claims
@@ -91,7 +92,7 @@ def appraise(
 def evidence_of(files: Mapping[str, bytes]) -> SevSnpEvidence:
     """Return the Evidence as a worker would send it; tools store reports with a tail of padding."""
     return SevSnpEvidence(
-        report=files["report"][:REPORT_BYTES],
+        report=binary(need(files, "report"))[:REPORT_BYTES],
         certificates=tuple(files[role] for role in _PRESENTED if role in files),
         certificate_table=files.get("cert_table", b""),
     )
@@ -117,13 +118,6 @@ def vector_policy(revocation: Revocation) -> SevSnpPolicy:
         accept_any_chip=True,
         chips=(),
     )
-
-
-def _files(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
-    paths = dict(entry["files"])
-    for role, chosen in check.get("inputs", {}).items():
-        paths[role] = paths.get(chosen, chosen)
-    return {role: (folder / path).read_bytes() for role, path in paths.items() if path is not None}
 
 
 def _check_nonce(evidence: SevSnpEvidence, nonce: bytes) -> str:

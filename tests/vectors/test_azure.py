@@ -18,7 +18,8 @@ from attestation.appraisal.result import Check
 from attestation.errors import DecodeError
 from attestation.evidence.azure_vtpm import HclReport, read_runtime_data
 from attestation.evidence.tpm import Attest
-from tests.vectors import azure, tpm
+from tests.vectors import azure
+from tests.vectors.entry import read_files, time_of
 from tests.vectors.run import judge_one
 from tests.vectors.test_tpm import check_fields
 from tests.vectors.verdict import agrees
@@ -41,7 +42,7 @@ def entries() -> Mapping[str, Any]:
 
 
 def files(name: str) -> dict[str, bytes]:
-    return tpm.read_files(entries()[name], {}, VECTORS)
+    return read_files(entries()[name], {}, VECTORS)
 
 
 CHECKS = [
@@ -74,7 +75,7 @@ def test_the_fields_are_those_of_the_index(name: str) -> None:
 
 def judge(**changes: Any) -> tuple[Check, ...]:
     evidence = attrs.evolve(azure.snp_evidence(files(MILAN)), **changes)
-    return azure.examine_snp(evidence, files(MILAN), AT)[0]
+    return azure.examine_snp(evidence, files(MILAN), AT, time_of({}, AT))[0]
 
 
 def accepted(checks: tuple[Check, ...]) -> bool:

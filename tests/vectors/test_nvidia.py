@@ -14,6 +14,7 @@ from attestation.evidence.nvidia_eat import TokenBundle
 from attestation.evidence.nvidia_gpu import DeviceReport
 from attestation.evidence.nvidia_opaque import OpaqueField
 from tests.vectors import nvidia, run
+from tests.vectors.entry import read_files
 from tests.vectors.verdict import agrees
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "vectors"
@@ -46,7 +47,7 @@ def devices() -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
         if entry["kind"] not in ("nvidia-gpu", "nvidia-nvswitch") or not fields:
             continue
         listed = fields.get("devices", [fields])
-        for number, device in enumerate(nvidia.devices_of(entry, FOLDER)):
+        for number, device in enumerate(nvidia.devices_of(entry, read_files(entry, {}, FOLDER))):
             yield f"{entry['name']}-{number}", device, listed[number]
 
 

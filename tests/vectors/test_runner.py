@@ -169,6 +169,101 @@ def test_all_agreed_is_exit_status_0_and_nothing_looked_at_is_not(tmp_path: Path
     assert run.main([]) == 2
 
 
+SHAPES: list[Any] = [
+    None,
+    7,
+    "text",
+    [],
+    {},
+    {"entries": None},
+    {"entries": {}},
+    {"entries": [None, 7, "text", []]},
+    {"entries": [{"checks": [None, 7, []]}]},
+    {"entries": [{"kind": ["unhashable"], "checks": [{"expected": None}]}]},
+    *(
+        {"entries": [{"kind": kind, "checks": [check]}]}
+        for kind in ("sev-snp", "tdx", "sgx", "nvidia-gpu", "nvidia-rim", "nvidia-eat", "tpm")
+        for check in ({}, {"id": 7, "verify_at": 7, "inputs": 7, "expected": {"nonce": 7}})
+    ),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[json.dumps(shape)[:70] for shape in SHAPES])
+def test_an_index_of_another_shape_fails_and_breaks_nothing(
+    shape: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(shape))
+    assert run.main([str(path)]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert not any(json.loads(line)["agree"] for line in lines)
+    assert last == f"0 passed, {len(lines)} failed"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", None], ids=str)
+def test_an_index_that_cannot_be_read_fails(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "index.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert run.main([str(path)]) == 1
+    assert capsys.readouterr().out == "0 passed, 0 failed\n"
+
+
+ROLES = {
+    "sev-snp": ["report", "vcek", "chain", "crl", "cert_table"],
+    "tdx": ["quote", "collateral", "ccel", "pck_chain"],
+    "sgx": ["quote", "collateral", "pck_chain"],
+    "nvidia-gpu": ["report", "cert_chain", "rim:driver", "ocsp:gpu"],
+    "nvidia-nvswitch": ["evidence"],
+    "nvidia-rim": ["rim"],
+    "nvidia-eat": ["eat", "jwks"],
+    "aws-nitro": ["document"],
+    "tpm": ["attest", "signature", "ak_public", "pcrs", "eventlog", "ak_cert"],
+    "azure-snp-vtpm": ["hcl_report", "attest", "signature_raw", "pcrs", "vcek"],
+    "azure-tdx-vtpm": ["runtime_claims", "attest", "signature", "pcrs", "td_quote"],
+}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"{}", b"[[]]", b"null", b"\xff" * 1300, b"00" * 9]
+)
+@pytest.mark.parametrize("kind", ROLES)
+def test_whatever_the_files_hold_is_judged_and_not_authentic(
+    kind: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(content)
+    for length in range(len(ROLES[kind]) + 1):
+        files = dict.fromkeys(ROLES[kind][:length], "file")
+        entry = {"kind": kind, "name": "nothing", "files": files}
+        line = run.result(entry, {"id": "primary"}, tmp_path)
+        assert line["got"]["verdict"] in ("reject", "unverifiable")
+        assert not line["got"]["reasons"][0].startswith("not-judged"), line
+
+
+def test_a_file_that_is_not_there_was_not_judged(tmp_path: Path) -> None:
+    entry = {"kind": "aws-nitro", "name": "lost", "files": {"document": "nowhere"}}
+    check = {"id": "primary", "expected": {"verdict": "unverifiable"}}
+    assert run.result(entry, check, tmp_path)["agree"] is False
+
+
+def test_a_panic_in_a_library_is_a_finding_like_a_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of Rust are no `Exception`: one of them must not end the run."""
+
+    class PanicError(BaseException):
+        pass
+
+    def judge(*_: Any) -> Judged:
+        raise PanicError
+
+    monkeypatch.setattr(run, "judges", lambda: {"good": judge})
+    [line] = run.results(index(tmp_path, ["good"], "reject"))
+    assert line["agree"] is False
+
+
 def test_it_runs_as_a_module(tmp_path: Path, repository: Path) -> None:
     command = [sys.executable, "-m", "tests.vectors.run", str(index(tmp_path, ["none"], "reject"))]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ from attestation.evidence.event_log import EventLog
 from attestation.evidence.tpm import Attest, PcrBank, Signature
 from attestation.evidence.tpm_forms import read_key, read_signature
 from tests.vectors import tpm
+from tests.vectors.entry import read_files
 from tests.vectors.run import judge_one
 from tests.vectors.verdict import agrees
 
@@ -42,7 +43,7 @@ def entries() -> Mapping[str, Any]:
 
 
 def files(name: str) -> dict[str, bytes]:
-    return tpm.read_files(entries()[name], {}, VECTORS)
+    return read_files(entries()[name], {}, VECTORS)
 
 
 CHECKS = [

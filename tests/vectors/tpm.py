@@ -5,11 +5,9 @@ brings no certificate, the key that it names is taken as pinned; roots are those
 An entry with one quote per bank is judged by the strongest, and all of them must be authentic.
 """
 
-import base64
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,21 @@ from attestation.appraisal.result import Check, Question
 from attestation.appraisal.tpm import REPORT_STEPS, examine
 from attestation.endorsements import azure, gcp
 from attestation.endorsements.collateral import NO_COLLATERAL
+from attestation.errors import DecodeError
+from attestation.evidence.nvidia_eat import read_json
 from attestation.evidence.tpm import Attest, PcrBank, PcrRow, TpmEvidence
 from attestation.evidence.tpm_forms import read_key
 from attestation.policy.revocation import Revocation
 from attestation.policy.tpm import TpmPolicy
+from tests.vectors.entry import (
+    ANY_TIME,
+    RoleMissingError,
+    binary,
+    need,
+    nonce_of,
+    read_files,
+    time_of,
+)
 from tests.vectors.verdict import Judged
 
 KINDS = ("tpm",)
@@ -43,6 +52,7 @@ WORDS = {
     "not-tpm-generated": "attest_magic_invalid",
     "pcr-bank-sha1": "pcr_bank_sha1",
     "pcr-digest-mismatch": "pcr_digest_mismatch",
+    "revocation-invalid": "crl_signature_invalid",
     "pcr-selection-mismatch": "pcr_selection_mismatch",
     "signature-invalid": "quote_signature_invalid",
 }
@@ -51,19 +61,18 @@ _NONCE = Step.authentic("nonce")
 _BANKS = ("", "_sha1", "_sha256", "_sha384", "_sha512")
 """Suffixes of roles, the strongest last."""
 
-_ANY_TIME = datetime(2025, 1, 1, tzinfo=UTC)
-"""For entries without a time: nothing about them depends on one."""
-
 
 def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> Judged:
     """Return the checks on every quote of the entry."""
     files = read_files(entry, check, folder)
     quotes = list(evidence_of(files))
+    if not quotes:
+        raise RoleMissingError("no attest")
     *weaker, strongest = [
         examine_one(
             evidence,
             pinned="ak_cert" not in files,
-            now=time_of(check),
+            now=time_of(entry, check),
             nonce=nonce_of(check),
         )
         for evidence in quotes
@@ -72,28 +81,18 @@ def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> J
     return (*authentic, *strongest), WORDS
 
 
-def read_files(
-    entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path
-) -> dict[str, bytes]:
-    """Return what the entry and the check name, by role."""
-    paths = dict(entry["files"])
-    for role, chosen in check.get("inputs", {}).items():
-        paths[role] = paths.get(chosen, chosen)
-    return {role: (folder / path).read_bytes() for role, path in paths.items() if path is not None}
-
-
 def evidence_of(files: Mapping[str, bytes]) -> Iterator[TpmEvidence]:
     """Yield each quote with its values, weakest bank first."""
     source = _source(files)
     for bank in _BANKS:
         if f"attest{bank}" not in files:
             continue
-        attest = files[f"attest{bank}"]
+        attest = binary(files[f"attest{bank}"])
         values = files.get(f"pcrs{bank}")
         yield TpmEvidence(
             attest=attest,
             signature=signature_of(files, bank),
-            pcrs=rows(json.loads(values) if values else _listed(source)),
+            pcrs=rows(_listed(source) if values is None else read_json(values)),
             event_log=files.get("eventlog"),
             ak_public=_key(files, source),
             ak_certificates=chain_of(files),
@@ -103,7 +102,7 @@ def evidence_of(files: Mapping[str, bytes]) -> Iterator[TpmEvidence]:
 def signature_of(files: Mapping[str, bytes], bank: str = "") -> bytes:
     """Return the signature in whichever form the entry has it."""
     roles = (f"signature{bank}", "signature_der", "signature_raw", "signature_rs", "signature")
-    return next(files[role] for role in roles if role in files)
+    return binary(need(files, *roles))
 
 
 def chain_of(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
@@ -123,9 +122,12 @@ def ders(data: bytes) -> list[bytes]:
 
 def rows(values: Mapping[str, str]) -> tuple[PcrRow, ...]:
     """Return the listed values under the numbers that they are listed under."""
-    ordered = sorted((int(index), bytes.fromhex(value)) for index, value in values.items())
     sizes = {bank.digest_bytes: bank for bank in PcrBank}
-    return tuple((sizes[len(value)], index, value) for index, value in ordered)
+    try:
+        ordered = sorted((int(index), bytes.fromhex(value)) for index, value in values.items())
+        return tuple((sizes[len(value)], index, value) for index, value in ordered)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DecodeError("PCR values of another form") from error
 
 
 def vector_policy(pinned: tuple[bytes, ...]) -> TpmPolicy:
@@ -141,31 +143,19 @@ def vector_policy(pinned: tuple[bytes, ...]) -> TpmPolicy:
     )
 
 
-def check_nonce(attest: bytes, nonce: str) -> str:
+def check_nonce(attest: bytes, nonce: bytes) -> str:
     """Check that a quote is about exactly this nonce."""
-    if Attest.from_bytes(attest).extra_data != bytes.fromhex(nonce):
+    if Attest.from_bytes(attest).extra_data != nonce:
         raise NonceMismatchError("extraData is another")
     return "extraData is the nonce"
-
-
-def nonce_of(check: Mapping[str, Any]) -> str | None:
-    """Return the nonce that the check wants, in hexadecimal."""
-    wanted: str | None = check.get("nonce", check.get("expected", {}).get("nonce"))
-    return wanted
-
-
-def time_of(check: Mapping[str, Any]) -> datetime:
-    """Return the time to judge at."""
-    at = check.get("verify_at")
-    return _ANY_TIME if at is None else datetime.fromisoformat(at)
 
 
 def examine_one(
     evidence: TpmEvidence,
     *,
     pinned: bool = False,
-    now: datetime = _ANY_TIME,
-    nonce: str | None = None,
+    now: datetime = ANY_TIME,
+    nonce: bytes | None = None,
 ) -> tuple[Check, ...]:
     """Return the checks on one quote, whose key is taken as pinned when `pinned`."""
     checks = Checklist()
@@ -186,8 +176,8 @@ def examine_one(
 
 def _source(files: Mapping[str, bytes]) -> Mapping[str, Any]:
     try:
-        source = json.loads(files.get("source_file", b"{}"))
-    except ValueError:
+        source = read_json(files.get("source_file", b"{}"))
+    except DecodeError:
         return {}
     return source if isinstance(source, dict) else {}
 
@@ -197,10 +187,15 @@ def _key(files: Mapping[str, bytes], source: Mapping[str, Any]) -> bytes:
     for role in ("ak_public", "ak_pem", "ak_cert"):
         if role in files:
             return files[role]
-    return base64.b64decode(source["ak_public"])
+    if not isinstance(text := source.get("ak_public"), str):
+        raise RoleMissingError("no attestation key")
+    return binary(text.encode())
 
 
 def _listed(source: Mapping[str, Any]) -> dict[str, str]:
     """Return the values that a source lists in order, from PCR 0 on."""
-    values = source.get("tpm_quote", {}).get("pcrs", [])
+    quote = source.get("tpm_quote")
+    values = quote.get("pcrs") if isinstance(quote, dict) else None
+    if not isinstance(values, list):
+        return {}
     return {str(index): value for index, value in enumerate(values)}
