@@ -27,10 +27,8 @@ from attestation.evidence.intel_quote_bodies import TdReport
 _OUT_OF_DATE: Final = {
     TcbStatus.UP_TO_DATE: TcbStatus.OUT_OF_DATE,
     TcbStatus.SW_HARDENING_NEEDED: TcbStatus.OUT_OF_DATE,
-    TcbStatus.TD_RELAUNCH_ADVISED: TcbStatus.OUT_OF_DATE,
     TcbStatus.CONFIGURATION_NEEDED: TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
     TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED: TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
-    TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED: TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
 }
 """What a status becomes when another part of the platform is out of date; others stay."""
 
@@ -65,17 +63,18 @@ class Tcb:
 def appraise_tcb(info: TcbInfo, identity: QeIdentity, pck: Pck, quote: Quote) -> Tcb:
     """Return the status of the platform that made `quote`; raises `TdxModuleError`."""
     enclave = _svn_standing(identity.levels, quote.qe_report.isv_svn)
+    levels = [level for level in info.levels if _reaches(pck, level)]
     report = quote.body
     if not isinstance(report, TdReport):
-        return _tcb(_first([level for level in info.levels if _reaches(pck, level)]), enclave, None)
-    sgx_levels = [level for level in info.levels if _reaches(pck, level)]
-    levels = [level for level in sgx_levels if _reaches_tdx(report, level)]
-    platform = _first(levels)
-    module = _module_standing(info, report)
-    if module is not None:
-        merged = _merge(platform, module)
-        platform = _relaunch(info, report, _first(sgx_levels), merged, module, enclave)
-    return _tcb(platform, enclave, module)
+        return _tcb(_first(levels), enclave, None)
+    launched = _td_tcb(info, report.tee_tcb_svn, levels, enclave)
+    if report.tee_tcb_svn2 is None:
+        return launched
+    try:
+        running = _td_tcb(info, report.tee_tcb_svn2, levels, enclave).overall
+    except TdxModuleError:
+        running = NOT_SUPPORTED
+    return evolve(launched, overall=_relaunch(launched.overall, running))
 
 
 def find_module(info: TcbInfo, tee_tcb_svn: bytes) -> ModuleIdentity:
@@ -99,11 +98,14 @@ def _reaches(pck: Pck, level: TcbLevel) -> bool:
     return pck.pce_svn >= level.pce_svn and _covers(pck.components, level.sgx)
 
 
-def _reaches_tdx(report: TdReport, level: TcbLevel) -> bool:
+def _td_tcb(info: TcbInfo, svn: bytes, levels: Sequence[TcbLevel], enclave: Standing) -> Tcb:
+    """Return the status of a TDX module of `svn` on a platform that reaches `levels`."""
     # Components 0 and 1 are SVN and major version of the module. From version 1 on they are judged
     # by the module's identity, since SVNs of different versions do not compare.
-    start = 2 if report.tee_tcb_svn[1] else 0
-    return _covers(report.tee_tcb_svn[start:], level.tdx[start:])
+    start = 2 if svn[1] else 0
+    platform = _first([level for level in levels if _covers(svn[start:], level.tdx[start:])])
+    module = _svn_standing(find_module(info, svn).levels, svn[0]) if svn[1] else None
+    return _tcb(platform if module is None else _merge(platform, module), enclave, module)
 
 
 def _covers(found: bytes, needed: bytes) -> bool:
@@ -116,13 +118,6 @@ def _first(levels: Sequence[TcbLevel]) -> Standing:
 
 def _svn_standing(levels: Sequence[SvnLevel], svn: int) -> Standing:
     return next((level.standing for level in levels if svn >= level.isv_svn), NOT_SUPPORTED)
-
-
-def _module_standing(info: TcbInfo, report: TdReport) -> Standing | None:
-    svn, version = report.tee_tcb_svn[:2]
-    if not version:
-        return None  # the levels of the platform have compared its SVN
-    return _svn_standing(find_module(info, report.tee_tcb_svn).levels, svn)
 
 
 def _merge(platform: Standing, part: Standing) -> Standing:
@@ -141,38 +136,17 @@ def _merge(platform: Standing, part: Standing) -> Standing:
     )
 
 
-def _relaunch(
-    info: TcbInfo,
-    report: TdReport,
-    sgx: Standing,
-    platform: Standing,
-    module: Standing,
-    enclave: Standing,
-) -> Standing:
+def _relaunch(launched: Standing, running: Standing) -> Standing:
     """Return whether starting the TD anew is all that is missing.
 
     A TD keeps the TCB of the module that started it. TDX 1.5 also reports the module that runs now:
-    where only the former is out of date, the platform is not.
+    where the platform with that one is not out of date, only this TD is.
     """
-    if (
-        report.tee_tcb_svn2 is None
-        or not info.levels
-        or enclave.status is not TcbStatus.UP_TO_DATE
-        or sgx.status not in _CURRENT
-        or platform.status not in _OUTDATED
-        or module.status is not TcbStatus.OUT_OF_DATE
-    ):
-        return platform
-    svn2, newest = report.tee_tcb_svn2, info.levels[0].tdx
-    least = newest[0]
-    if svn2[1]:
-        module_levels = find_module(info, svn2).levels
-        if not module_levels:
-            return NOT_SUPPORTED
-        least = module_levels[0].isv_svn
-    if svn2[0] < least or svn2[2] < newest[2]:
-        return platform
+    if TcbStatus.NOT_SUPPORTED in (launched.status, running.status):
+        return NOT_SUPPORTED
+    if launched.status not in _OUTDATED or running.status not in _CURRENT:
+        return launched
     advised = TcbStatus.TD_RELAUNCH_ADVISED
-    if _CONFIGURATION & {sgx.status, platform.status}:
+    if _CONFIGURATION & {launched.status, running.status}:
         advised = TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED
-    return evolve(platform, status=advised)
+    return evolve(launched, status=advised)

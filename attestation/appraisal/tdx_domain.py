@@ -73,10 +73,11 @@ def check_service_td(policy: TdxPolicy, report: TdReport) -> str:
     """Check that no service TD is bound, or one that the policy names."""
     accepted = policy.accepted(Register.MR_SERVICE_TD)
     # TDX 1.0 has no such field, and no service TDs either.
-    value = _ZEROS if report.mr_service_td is None else report.mr_service_td
-    if accepted is not None and value not in accepted:
-        raise ServiceTdError(f"MRSERVICETD is {value.hex()}")
-    return "none is bound" if value == _ZEROS else "one that the policy accepts"
+    values = report.service_tds or (_ZEROS,)
+    for value in values:
+        if accepted is not None and value not in accepted:
+            raise ServiceTdError(f"MRSERVICETD is {value.hex()}")
+    return "none is bound" if set(values) == {_ZEROS} else "one that the policy accepts"
 
 
 def check_measurements(policy: TdxPolicy, report: TdReport) -> str | Weakness:
@@ -109,6 +110,8 @@ def check_event_log(event_log: bytes | None, report: TdReport) -> str:
 def describe(report: TdReport) -> Claims:
     """Return what the report says of the TD."""
     claims = {str(register): value.hex() for register, value in _values(report).items()}
+    if report.extension is not None:
+        claims |= {"TD id": report.extension.td_id.hex(), "VM id": str(report.extension.vmid)}
     return claims | {
         "td_attributes": f"{report.td_attributes:#018x}",
         "xfam": f"{report.xfam:#018x}",

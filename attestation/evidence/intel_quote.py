@@ -21,6 +21,7 @@ from attestation.evidence.intel_quote_bodies import (
     ENCLAVE_REPORT_BYTES,
     TD10_BYTES,
     TD15_BYTES,
+    TD15EX_BYTES,
     EnclaveReport,
     TdReport,
 )
@@ -35,7 +36,7 @@ _ECDSA_P256: Final = 2
 _QE_REPORT_CERTIFICATION: Final = 6
 _HEADER: Final = struct.Struct("<HHI4x16s20s")
 _DESCRIPTOR: Final = struct.Struct("<HI")
-_BODIES: Final = {1: ENCLAVE_REPORT_BYTES, 2: TD10_BYTES, 3: TD15_BYTES}
+_BODIES: Final = {1: ENCLAVE_REPORT_BYTES, 2: TD10_BYTES, 3: TD15_BYTES, 4: TD15EX_BYTES}
 _ENCLAVE_BODY: Final = 1
 
 

@@ -1,9 +1,10 @@
 """What Intel hardware reports, parsed and not believed: an SGX enclave (REPORTBODY), or a TD.
 
 Offsets are those of the Intel TDX DCAP Quoting Library API, appendix 3 ("Enclave Report Body", "TD
-Quote Body" for TDX 1.0 and 1.5), little-endian. Each has one fixed size, so a layout is a struct
-and nothing in it can be out of bounds. Reserved bytes are skipped: they are signed and without
-meaning.
+Quote Body" for TDX 1.0 and 1.5) and, for the extended body of 1.5, those of `sgx_quote_5.h` in
+Intel's DCAP (`sgx_report2_body_v1_5_ex_t`), little-endian. Each has one fixed size, so a layout is
+a struct and nothing in it can be out of bounds. Reserved bytes are skipped: they are signed and
+without meaning.
 """
 
 import struct
@@ -22,10 +23,12 @@ RTMRS: Final = 4
 _ENCLAVE: Final = struct.Struct("<16sI12x16s16s32s32x32s32x64sHHH42x16s64s")
 _TD10: Final = struct.Struct("<16s48s48sQQQ48s48s48s48s48s48s48s48s64s")
 _TD15_MORE: Final = struct.Struct("<16s48s")
+_TD15EX_MORE: Final = struct.Struct("<B32s48s48sQ16s16s12s48sQ")
 
 ENCLAVE_REPORT_BYTES: Final = _ENCLAVE.size
 TD10_BYTES: Final = _TD10.size
 TD15_BYTES: Final = _TD10.size + _TD15_MORE.size
+TD15EX_BYTES: Final = TD15_BYTES + _TD15EX_MORE.size
 
 
 class EnclaveAttributes(IntFlag):
@@ -115,8 +118,29 @@ class EnclaveReport:
 
 
 @frozen(kw_only=True)
+class TdExtension:
+    """What the extended body of TDX 1.5 adds: which TD it is, and where it was first started."""
+
+    vmid: int
+    """0 for the TD itself or the hypervisor in it, 1 to 3 for a virtual machine that it runs."""
+    td_id: bytes
+    """Drawn anew at each start, kept when the TD is moved or its module is updated."""
+    device_info: bytes
+    initial_service_td: bytes
+    initial_service_td_attributes: int
+    initial_cpu_svn: bytes
+    initial_tee_tcb_svn: bytes
+    initial_fmspc: bytes
+    current_service_td: bytes
+    current_service_td_attributes: int
+
+
+@frozen(kw_only=True)
 class TdReport:
-    """A trust domain. The last two fields are None in a report of TDX 1.0, which has none."""
+    """A trust domain. The last fields are None in a report whose version has none.
+
+    `extension` is of the extended body of TDX 1.5 alone; TDX 1.0 has none of the last three.
+    """
 
     tee_tcb_svn: bytes
     mr_seam: bytes
@@ -133,15 +157,24 @@ class TdReport:
     tee_tcb_svn2: bytes | None
     """The TCB of the TDX module that runs now; `tee_tcb_svn` is of the one that started the TD."""
     mr_service_td: bytes | None
+    extension: TdExtension | None
+
+    @property
+    def service_tds(self) -> tuple[bytes, ...]:
+        """Digests of the service TDs that are or were bound to this TD; zeros stand for none."""
+        found = () if self.mr_service_td is None else (self.mr_service_td,)
+        if self.extension is None:
+            return found
+        return (*found, self.extension.initial_service_td, self.extension.current_service_td)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Parse the body of TDX 1.0 or 1.5, or raise `DecodeError`."""
-        if len(data) not in (TD10_BYTES, TD15_BYTES):
+        """Parse the body of TDX 1.0 or 1.5, or the extended one of 1.5; raises `DecodeError`."""
+        if len(data) not in (TD10_BYTES, TD15_BYTES, TD15EX_BYTES):
             raise DecodeError(f"a TD report of {len(data)} bytes")
         fields = _TD10.unpack_from(data)
         svn2 = service = None
-        if len(data) == TD15_BYTES:
+        if len(data) >= TD15_BYTES:
             svn2, service = _TD15_MORE.unpack_from(data, TD10_BYTES)
         return cls(
             tee_tcb_svn=fields[0],
@@ -158,4 +191,21 @@ class TdReport:
             report_data=fields[14],
             tee_tcb_svn2=svn2,
             mr_service_td=service,
+            extension=_extension(data[TD15_BYTES:]) if len(data) == TD15EX_BYTES else None,
         )
+
+
+def _extension(data: bytes) -> TdExtension:
+    fields = _TD15EX_MORE.unpack(data)
+    return TdExtension(
+        vmid=fields[0],
+        td_id=fields[1],
+        device_info=fields[2],
+        initial_service_td=fields[3],
+        initial_service_td_attributes=fields[4],
+        initial_cpu_svn=fields[5],
+        initial_tee_tcb_svn=fields[6],
+        initial_fmspc=fields[7],
+        current_service_td=fields[8],
+        current_service_td_attributes=fields[9],
+    )

@@ -519,6 +519,17 @@ def test_a_service_td_is_refused_unless_it_is_named() -> None:
     assert refused(examine_td(made, policy=named)[0]) == {}
 
 
+@pytest.mark.parametrize("offset", [None, 81, 181])
+def test_a_service_td_that_was_bound_at_first_or_is_now_is_refused(offset: int | None) -> None:
+    """The extended report says both: a TD that was moved by a stranger's service TD is not mine."""
+    extension = bytes(237)
+    if offset is not None:
+        extension = extension[:offset] + b"\x51" + extension[offset + 1 :]
+    domain = Domain(tee_tcb_svn2=TD15.tee_tcb_svn2, extension=extension)
+    found = refused(examine_td(intel().td_quote(domain, version=5))[0])
+    assert found == ({} if offset is None else {"service TD": "td-service-td"})
+
+
 @pytest.mark.parametrize("register", [name for name in Register if name != "mr_service_td"])
 def test_a_register_with_another_value_is_refused(register: Register) -> None:
     policy = tdx_policy(registers={register: b"\xee" * 48})

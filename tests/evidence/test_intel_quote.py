@@ -3,13 +3,14 @@
 from contextlib import suppress
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attestation import limits
 from attestation.errors import DecodeError
 from attestation.evidence.intel_quote import CertificationType, Quote, Tee
-from attestation.evidence.intel_quote_bodies import EnclaveReport, TdReport
+from attestation.evidence.intel_quote_bodies import EnclaveReport, TdExtension, TdReport
 from attestation.evidence.sgx import SgxEvidence
 from attestation.evidence.tdx import TdxEvidence
 from tests.simulators.intel import Domain, intel
@@ -20,6 +21,11 @@ TD15 = Domain(
     mr_service_td=b"\x33" * 48,
     mr_config_id=b"\x44" * 48,
 )
+EXTENSION = bytes([1]) + b"".join(
+    bytes([value]) * size
+    for value, size in enumerate((32, 48, 48, 8, 16, 16, 12, 48, 8), start=0x61)
+)
+TD15EX = evolve(TD15, extension=EXTENSION)
 QUOTES = {
     "v3-sgx": intel().sgx_quote(),
     "v4-sgx": intel().sgx_quote(version=4),
@@ -27,6 +33,7 @@ QUOTES = {
     "v5-sgx": intel().sgx_quote(version=5),
     "v5-tdx10": intel().td_quote(version=5),
     "v5-tdx15": intel().td_quote(TD15, version=5),
+    "v5-tdx15ex": intel().td_quote(TD15EX, version=5),
 }
 SIGNED = {
     "v3-sgx": 48 + 384,
@@ -35,6 +42,7 @@ SIGNED = {
     "v5-sgx": 54 + 384,
     "v5-tdx10": 54 + 584,
     "v5-tdx15": 54 + 648,
+    "v5-tdx15ex": 54 + 885,
 }
 
 
@@ -72,13 +80,34 @@ def test_every_field_of_a_td_report_is_found() -> None:
         report_data=TD15.report_data,
         tee_tcb_svn2=TD15.tee_tcb_svn2,
         mr_service_td=TD15.mr_service_td,
+        extension=None,
     )
+
+
+def test_every_field_of_an_extended_report_is_found() -> None:
+    report = Quote.from_bytes(QUOTES["v5-tdx15ex"]).body
+    assert isinstance(report, TdReport)
+    assert report.extension == TdExtension(
+        vmid=1,
+        td_id=b"\x61" * 32,
+        device_info=b"\x62" * 48,
+        initial_service_td=b"\x63" * 48,
+        initial_service_td_attributes=0x6464646464646464,
+        initial_cpu_svn=b"\x65" * 16,
+        initial_tee_tcb_svn=b"\x66" * 16,
+        initial_fmspc=b"\x67" * 12,
+        current_service_td=b"\x68" * 48,
+        current_service_td_attributes=0x6969696969696969,
+    )
+    assert report.service_tds == (b"\x33" * 48, b"\x63" * 48, b"\x68" * 48)
+    assert evolve(report, extension=None) == Quote.from_bytes(QUOTES["v5-tdx15"]).body
 
 
 def test_a_report_of_tdx_10_has_no_service_td() -> None:
     report = Quote.from_bytes(QUOTES["v5-tdx10"]).body
     assert isinstance(report, TdReport)
     assert (report.tee_tcb_svn2, report.mr_service_td) == (None, None)
+    assert report.service_tds == ()
 
 
 def test_every_field_of_an_enclave_report_is_found() -> None:

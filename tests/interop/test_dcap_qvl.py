@@ -142,6 +142,22 @@ def test_it_agrees_that_a_new_start_may_be_all_that_is_missing() -> None:
     assert both == ("TDRelaunchAdvised", "TDRelaunchAdvised")
 
 
+@pytest.mark.parametrize("svn", [bytes([6, 1, 2]), bytes([6, 1, 3]), bytes([3, 1, 3])])
+@pytest.mark.parametrize("svn2", [bytes([6, 1, 2]), bytes([6, 1, 3]), bytes([3, 1, 3])])
+@pytest.mark.parametrize("status", ["UpToDate", "SWHardeningNeeded", "ConfigurationNeeded"])
+@pytest.mark.parametrize("extension", [b"", bytes(237)], ids=["1.5", "1.5 extended"])
+def test_it_agrees_on_what_started_a_td_and_what_runs_now(
+    svn: bytes, svn2: bytes, status: str, extension: bytes
+) -> None:
+    levels = [
+        tcb_level(tdx=[5, 0, 3] + [0] * 13, status=status),
+        tcb_level(tdx=[0] * 16, status="OutOfDate"),
+    ]
+    domain = Domain(tee_tcb_svn=svn + bytes(13), tee_tcb_svn2=svn2 + bytes(13), extension=extension)
+    ours, other = _both(intel().collateral(tcb_info={"tcbLevels": levels}), domain, version=5)
+    assert ours == other
+
+
 @pytest.mark.parametrize(
     "quote",
     [

@@ -242,7 +242,10 @@ def enclave_report(
 
 @frozen(kw_only=True)
 class Domain:
-    """A trust domain, as its report describes it; `service_td` makes the report one of TDX 1.5."""
+    """A trust domain, as its report describes it.
+
+    `tee_tcb_svn2` makes the report one of TDX 1.5, `extension` an extended one.
+    """
 
     report_data: bytes = bytes(64)
     tee_tcb_svn: bytes = bytes([6, 1, 3]) + bytes(13)
@@ -256,6 +259,7 @@ class Domain:
     rtmrs: tuple[bytes, ...] = tuple(bytes([0xB0 + index]) * 48 for index in range(4))
     tee_tcb_svn2: bytes | None = None
     mr_service_td: bytes = bytes(48)
+    extension: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Return the TD report body."""
@@ -275,7 +279,9 @@ class Domain:
                 self.report_data,
             ]
         )
-        return body if self.tee_tcb_svn2 is None else body + self.tee_tcb_svn2 + self.mr_service_td
+        if self.tee_tcb_svn2 is None:
+            return body
+        return body + self.tee_tcb_svn2 + self.mr_service_td + self.extension
 
 
 TCB_LEVEL: Final = {
@@ -358,7 +364,7 @@ class Intel:
     def td_quote(self, domain: Domain | None = None, *, version: int = 4, **details: Any) -> bytes:
         """Return a quote of a TD."""
         body = (domain or Domain()).to_bytes()
-        kind = {584: 2, 648: 3}[len(body)]
+        kind = {584: 2, 648: 3, 885: 4}[len(body)]
         descriptor = kind.to_bytes(2, "little") + len(body).to_bytes(4, "little")
         head = self._header(version, 0x81) + (descriptor if version == 5 else b"")
         return self._sign(head + body, version=version, product=2, **details)
