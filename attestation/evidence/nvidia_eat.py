@@ -19,6 +19,8 @@ from attestation.errors import DecodeError
 
 _PARTS: Final = 3
 _JWT: Final = "JWT"
+_BARE: Final = b"eyJ"
+"""How the base64url of a JSON object begins, and no JSON does."""
 _DIGEST: Final = "DIGEST"
 _SHA256: Final = "SHA-256"
 _BASE64URL: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -76,9 +78,11 @@ class TokenBundle:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Parse a bundle, or raise `DecodeError`."""
+        """Parse a bundle, or one token by itself, which shows no device; raises `DecodeError`."""
         if len(data) > limits.TOKEN_BYTES:
             raise DecodeError(f"a token of {len(data)} bytes")
+        if data.startswith(_BARE):
+            return cls(overall=Token.from_text(_ascii(data)), devices={})
         match read_json(data):
             case [[str() as kind, str() as overall], dict() as devices] if kind == _JWT:
                 pass
@@ -93,8 +97,15 @@ class TokenBundle:
 
     def digests(self) -> Mapping[str, bytes]:
         """Return what the overall token lists: SHA-256 of each device's token. `DecodeError`."""
-        submods = _object(self.overall.claims.get("submods"))
+        submods = _object(self.overall.claims.get("submods", {}))
         return {name: _listed(value) for name, value in submods.items()}
+
+
+def _ascii(data: bytes) -> str:
+    try:
+        return data.decode("ascii").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DecodeError("not a JWT") from error
 
 
 def read_json(data: bytes) -> Any:

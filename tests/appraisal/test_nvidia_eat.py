@@ -215,6 +215,20 @@ def test_extensions_that_must_be_understood_are_refused(service: Authority) -> N
     assert codes(appraise(bundle(service, crit=["b64"]), [key_set(service)])) == ["token-algorithm"]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_token_by_itself_shows_none_of_its_devices(service: Authority, end: bytes) -> None:
+    """Whoever hands on the overall token alone hides what it is about."""
+    [[_, overall], _] = json.loads(bundle(service))
+    found = codes(appraise(overall.encode() + end, [key_set(service)]))
+    assert found == ["token-set-incomplete"]
+
+
+def test_a_token_by_itself_that_anyone_could_have_made_is_refused_for_that() -> None:
+    head, claims = ({"alg": "none"}, {"iss": "anybody"})
+    text = ".".join(encoded(json.dumps(part).encode()) for part in (head, claims)) + "."
+    assert codes(appraise(text.encode(), []))[0] == "token-algorithm"
+
+
 # -- what they say --
 
 
