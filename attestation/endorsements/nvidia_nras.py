@@ -108,7 +108,7 @@ def intermediates() -> tuple[x509.Certificate, ...]:
     return shipped("nvidia", *(f"nras-gpu-intermediate-{number}" for number in _INTERMEDIATES))
 
 
-_INTERMEDIATES: Final = ("002", "003", "004")
+_INTERMEDIATES: Final = ("002", "003", "004", "005")
 
 
 def _check_certificates(key: ServiceKey, pinned: Collection[bytes], now: datetime) -> None:

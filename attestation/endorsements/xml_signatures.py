@@ -209,7 +209,10 @@ def _base64(element: "_Element") -> bytes:
 def _canonical(element: "_Element") -> bytes:
     from lxml import etree  # noqa: PLC0415
 
-    return bytes(etree.tostring(element, method="c14n", exclusive=False, with_comments=False))
+    try:
+        return bytes(etree.tostring(element, method="c14n", exclusive=False, with_comments=False))
+    except etree.C14NError as error:  # such as a namespace that is a relative URI
+        raise DecodeError(f"XML without a canonical form ({error})") from error
 
 
 def _remove(root: "_Element", signature: "_Element") -> None:

@@ -193,6 +193,7 @@ SHAPES: dict[str, Change] = {
     "a processing instruction": replacing("<Payload>", "<?x y?><Payload>"),
     "a style sheet": lambda text: f'<?xml-stylesheet href="x"?>{text}',
     "an xml attribute": replacing("<Payload>", '<Payload xml:base="x">'),
+    "a relative namespace": replacing("<Payload>", '<Payload xmlns:x="relative">'),
     "another encoding": lambda text: f'<?xml version="1.0" encoding="UTF-7"?>{text}',
     "not XML": lambda _: "a manifest",
     "cut off": lambda text: text[:-1],
