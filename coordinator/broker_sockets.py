@@ -104,7 +104,7 @@ class Outbox:
         self._report = report
         self._forwards = Forwards(rules.memory_limit)
         self._pace_bytes = min(rules.window_bytes, rules.memory_limit // 8)
-        self._queues = SendQueues(milestone=self._pace_bytes // 4)
+        self._queues = SendQueues(milestone=self._pace_bytes // 2)
         self._memory_limit = rules.memory_limit
 
     def send(self, message: do.Send) -> None:

@@ -173,7 +173,8 @@ class ProgramEngine:
         out = {
             port: memory.allocate(f"{step.id}.{port}", spec) for port, spec in step.outputs.items()
         }
-        kernel.run(self._device.xp, inputs, step.parameters, out)
+        # The plan was made of the same signatures; the memory is as it says.
+        kernel.run_planned(self._device.xp, inputs, step.parameters, out, step.outputs)
         del inputs, out
         for reference in step.releases:
             memory.release(reference)

@@ -57,7 +57,7 @@ class PreparedRun:
                         port: self._held[reference].array(writable=False)
                         for port, reference in step.inputs.items()
                     },
-                    values=kernel.signature.resolve(step.parameters),
+                    values=step.parameters,
                     buffers={port: held.array() for port, held in outputs.items()},
                     expected=step.outputs,
                 )

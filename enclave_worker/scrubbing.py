@@ -5,8 +5,9 @@ arrays below 1 KiB for itself, up to seven for every length, and Python keeps fr
 newer versions, ints), a hundred of each. Both hand out what they keep before they ask for more, so
 whoever takes as much as they can hold, and fills it, has overwritten all of it.
 
-That takes milliseconds, as much as a small job, and so it is done for all jobs of half a second
-together: a column's mean or a parameter may be found that much longer than its job.
+That takes as long as a small job, and so it is done half a second after the last of several jobs,
+or every two seconds while they do not end: a column's mean or a parameter may be found that much
+longer than its job.
 
 A function that returned leaves its variables on the stack until another call reaches as deep, and
 the last values that it moved in vector registers, which nobody uses for minutes and the dynamic
@@ -22,7 +23,9 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 DELAY_MS: Final = 500
-"""How long after a job, at most, its last copies are overwritten."""
+"""How long after the last job its last copies are overwritten."""
+BUSY_MS: Final = 2_000
+"""How long after the first of many jobs that follow each other closely, at most."""
 _SETTLE_MS: Final = 50
 """A thread that reports the end of its job may hold the last references this much longer."""
 
@@ -53,26 +56,28 @@ class Scrubber:
 
     def __init__(self) -> None:
         """Begin with nothing to do."""
-        self._due_ms: int | None = None
-        self._used_ms = 0
+        self._first_ms: int | None = None
+        self._last_ms = 0
 
     def used(self, now_ms: int) -> None:
         """Say that a job ended, however it did, or that a session's keys were used."""
-        self._used_ms = now_ms
-        if self._due_ms is None:
-            self._due_ms = now_ms + DELAY_MS
+        self._last_ms = now_ms
+        if self._first_ms is None:
+            self._first_ms = now_ms
 
     def due_in_ms(self, now_ms: int) -> int | None:
         """Milliseconds until `tick` has something to do; none when nothing is left to overwrite."""
-        return None if self._due_ms is None else max(0, self._due_ms - now_ms)
+        if self._first_ms is None:
+            return None
+        return max(0, min(self._last_ms + DELAY_MS, self._first_ms + BUSY_MS) - now_ms)
 
     def tick(self, now_ms: int) -> None:
         """Overwrite what is due."""
-        if self._due_ms is None or now_ms < self._due_ms:
+        if self.due_in_ms(now_ms) != 0:
             return
         overwrite_leftovers()
-        settled = now_ms - self._used_ms >= _SETTLE_MS
-        self._due_ms = None if settled else now_ms + DELAY_MS
+        settled = now_ms - self._last_ms >= _SETTLE_MS
+        self._first_ms = None if settled else now_ms
 
 
 def set_aside_what_stays() -> None:

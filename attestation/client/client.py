@@ -23,7 +23,7 @@ from attestation.client.keys import ClientKey
 from attestation.client.mapping import WINDOW, Item, Mapper, MapProgress
 from attestation.client.numpy_tensors import Array, to_tensor
 from attestation.client.planning import GivenParameters
-from attestation.client.requests import JobSpec, choose, seal_request
+from attestation.client.requests import JobSpec, choose, seal_request, suited_segment_bytes
 from attestation.client.tracing import JobTrace
 from attestation.client.transport import CurveKeys, DealerTransport, Transport
 from attestation.client.workers import Reason, Surroundings
@@ -118,7 +118,7 @@ class Client:
         timeout: float | None = None,
         price_limit: int = 0,
         commitment: str = CommitmentKind.TAGS,
-        segment_bytes: int = limits.SEGMENT_BYTES,
+        segment_bytes: int | None = None,
         deterministic: bool = False,
     ) -> Job:
         """Send a program (or a kernel, by name) over arrays; returns at once with a `Job`.
@@ -143,7 +143,8 @@ class Client:
             deadline_ms=_deadline_ms(timeout),
             price_limit=price_limit,
             commitment=CommitmentKind(commitment),
-            segment_bytes=segment_bytes,
+            segment_bytes=segment_bytes
+            or suited_segment_bytes(tensor for tensor, _ in tensors.values()),
             deterministic=deterministic,
         )
         return self._submit(spec if durable else spec.with_small_arrays_copied(), timeout)

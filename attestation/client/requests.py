@@ -153,6 +153,12 @@ class SealedRequest:
         self._unsent.clear()
 
 
+def suited_segment_bytes(specs: Iterable[TensorSpec]) -> int:
+    """Return how large the segments of a job over such inputs should be."""
+    large = any(spec.nbytes >= limits.LARGE_TENSOR_BYTES for spec in specs)
+    return limits.LARGE_SEGMENT_BYTES if large else limits.SEGMENT_BYTES
+
+
 def choose(spec: JobSpec, ready: Sequence[ReadyWorker], max_job_bytes: int) -> Choice:
     """Plan `spec` against the catalogue that most of the `ready` workers have and that fits.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from enclave_worker.hardening import want_plain_heap
-from enclave_worker.scrubbing import DELAY_MS, Scrubber, overwrite_leftovers
+from enclave_worker.scrubbing import BUSY_MS, DELAY_MS, Scrubber, overwrite_leftovers
 from tests.residue.harness import REPOSITORY
 from tests.simulators.markers import Key
 from tests.simulators.memory_scan import memory_of, needs_root
@@ -99,27 +99,32 @@ def test_what_numpy_keeps_of_small_arrays_is_overwritten(nbytes: int) -> None:
     assert not any((array == 0xA5).all() for array in again)
 
 
-def test_leftovers_are_due_within_half_a_second_of_the_first_job_that_ends() -> None:
+def test_leftovers_are_due_half_a_second_after_the_last_job() -> None:
     scrubber = Scrubber()
     assert scrubber.due_in_ms(0) is None
     scrubber.used(1_000)
     scrubber.used(1_300)
-    assert scrubber.due_in_ms(1_300) == DELAY_MS - 300
+    assert scrubber.due_in_ms(1_300) == DELAY_MS
     scrubber.tick(1_300)
-    assert scrubber.due_in_ms(1_300) == DELAY_MS - 300
-    scrubber.tick(1_000 + DELAY_MS)
+    assert scrubber.due_in_ms(1_300) == DELAY_MS
+    scrubber.tick(1_300 + DELAY_MS)
     assert scrubber.due_in_ms(2_000) is None
 
 
-def test_a_job_that_ends_at_the_moment_of_overwriting_is_overwritten_once_more() -> None:
-    """Its thread may still hold what it raised."""
+def test_jobs_that_do_not_end_put_it_off_for_two_seconds_and_no_longer() -> None:
+    """A job that ended at that moment is overwritten once more: its thread may hold what it raised.
+
+    Without the bound a worker that is always busy would never forget.
+    """
     scrubber = Scrubber()
-    scrubber.used(1_000)
-    due = 1_000 + DELAY_MS
+    for now_ms in range(1_000, 1_000 + BUSY_MS, 100):
+        scrubber.used(now_ms)
+    due = 1_000 + BUSY_MS
+    assert scrubber.due_in_ms(due - 100) == 100
     scrubber.used(due - 1)
     scrubber.tick(due)
-    assert scrubber.due_in_ms(due) == DELAY_MS
-    scrubber.tick(due + DELAY_MS)
+    assert scrubber.due_in_ms(due) == DELAY_MS - 1
+    scrubber.tick(due - 1 + DELAY_MS)
     assert scrubber.due_in_ms(due + DELAY_MS) is None
 
 
