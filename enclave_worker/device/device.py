@@ -20,6 +20,7 @@ class Meter:
 
     device_ns: int = 0
     peak_bytes: int = 0
+    """0 on a processor, which keeps no figure per job."""
 
 
 @frozen(kw_only=True)

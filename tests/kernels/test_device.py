@@ -80,7 +80,7 @@ def test_a_meter_measures_its_block_also_when_that_fails() -> None:
     with pytest.raises(ZeroDivisionError), device.meter() as meter:
         raise ZeroDivisionError
     assert meter.device_ns > 0
-    assert meter.peak_bytes > 1 << 20
+    assert meter.peak_bytes == 0, "the system has no figure per job; the plan's is the job's"
 
 
 def test_cupy_is_not_loaded_until_a_gpu_is_looked_for() -> None:
