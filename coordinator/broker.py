@@ -390,8 +390,11 @@ class Broker:
             self._outbox.transmit(message.peer, message.header, (envelope, message.wrap, *segments))
 
     def _send_result(self, message: do.SendStoredResult) -> None:
+        announcing = message.header.kind is Kind.OUTPUT_HEADERS
         if message.peer[1] in self._clogged:
-            self._follow_ups.append(events.Congested(message))
+            # An announcement that does not go with its first segment is of no use.
+            if not announcing:
+                self._follow_ups.append(events.Congested(message))
             return
         job_id, attempt = message.header.job_id, message.header.attempt
         try:
@@ -400,7 +403,8 @@ class Broker:
             self._unreadable(do.SpoolFile(job_id, attempt), error)
             return
         if frames is not None:
-            self._outbox.transmit(message.peer, message.header, frames)
+            wanted = frames[:1] if announcing else frames
+            self._outbox.transmit(message.peer, message.header, wanted)
 
     def _delete_file(self, instruction: do.SpoolDelete) -> None:
         if instruction.file.job_id in self._unstored:

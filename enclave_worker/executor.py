@@ -246,15 +246,16 @@ class JobExecution:
             self._require_wanted()
             yield segment
 
+    def expected_result(self) -> ResultHeader:
+        """Return the result header as it will be unless a kernel still fails."""
+        headers = self._outputs.headers if self._outputs else ()
+        return ResultHeader(code=self._code, outputs=headers, failures=self._failures)
+
     def finish(self) -> FinishedJob:
         """Return what is signed and sent when every output segment is sealed."""
         outputs = self._outputs
         job, header = self._job, self._job.header
-        result = ResultHeader(
-            code=self._code,
-            outputs=outputs.headers if outputs else (),
-            failures=self._failures,
-        )
+        result = self.expected_result()
         nothing = SegmentCommitment(header.commitment_kind)
         commitment = outputs.commitment() if outputs else nothing.root()
         draft = ReceiptDraft(

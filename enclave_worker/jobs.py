@@ -64,6 +64,15 @@ class OutputSealed:
 
 
 @frozen(kw_only=True)
+class OutputsBegin:
+    """Outputs are about to be sent; `header` is their result's, if nothing fails any more."""
+
+    job_id: JobId
+    attempt: int
+    header: bytes
+
+
+@frozen(kw_only=True)
 class JobDone:
     """A result waits for its receipt. `segments` holds all outputs, or none if they were sent."""
 
@@ -85,7 +94,7 @@ class JobEnded:
     refusal: Refusal | None
 
 
-JobEvent: TypeAlias = CreditGranted | OutputSealed | JobDone | JobEnded
+JobEvent: TypeAlias = CreditGranted | OutputsBegin | OutputSealed | JobDone | JobEnded
 
 
 # -- a job ---------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ class RunningJob:
             else:
                 self._inbox.take_credit(window)
                 self.laps.lap(Phase.WAIT)
-                self._send_output(segment.index, sealed)
+                self._send_output(execution, segment.index, sealed)
         self._wait_until_left()
         # A program that failed on a later segment returns none.
         return tuple(inline) if execution.output_segments else ()
@@ -273,12 +282,17 @@ class RunningJob:
             # Credit first: a segment that nobody waits for is not even sealed.
             self._inbox.take_credit(window)
             self.laps.lap(Phase.WAIT)
-            self._send_output(index, next(segments))
+            self._send_output(execution, index, next(segments))
             self.laps.lap(Phase.SEAL)
         self._wait_until_left()
         return ()
 
-    def _send_output(self, index: int, segment: Frame) -> None:
+    def _send_output(self, execution: JobExecution, index: int, segment: Frame) -> None:
+        if index == 0:
+            # So that the client can open each as it comes.
+            job_id, attempt = self.offer.job_id, self.offer.attempt
+            header = execution.expected_result().to_bytes()
+            self._post(OutputsBegin(job_id=job_id, attempt=attempt, header=header))
         self._post(
             OutputSealed(
                 job_id=self.offer.job_id,

@@ -31,6 +31,7 @@ from enclave_worker.jobs import (
     JobDone,
     JobEnded,
     JobEvent,
+    OutputsBegin,
     OutputSealed,
     RunningJob,
 )
@@ -245,6 +246,10 @@ class Runtime:
                     self._send(
                         Header(Kind.INPUT_CREDIT, event.job_id, event.attempt, count=event.count)
                     )
+                case OutputsBegin():
+                    if (event.job_id, event.attempt) in self._jobs:
+                        head = Header(Kind.OUTPUT_HEADERS, event.job_id, event.attempt)
+                        self._send(head, event.header)
                 case OutputSealed():
                     self._outputs.append(event)
                 case JobDone():

@@ -7,7 +7,8 @@ from attrs import define, evolve, field
 
 from attestation.client.jobs import Job
 from attestation.client.requests import JobSpec, SealedRequest
-from attestation.client.results import Collector
+from attestation.client.results import Collector, announced_outputs
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.wire.frames import Frame, Header, Kind
 
 OUTPUT_WINDOW: Final = 16
@@ -49,6 +50,13 @@ class Active:
         if request.inline:
             self.count_sent()
         return [header.to_bytes(), request.record.to_bytes(), request.envelope, *request.inline]
+
+    def announce(self, attempt: int, body: Frame, buffers: RecycledBuffers) -> None:
+        """Open the outputs of `attempt` as they come, into `buffers`.
+
+        Raises an `EnclaveError` for an announcement of something else than this job's outputs.
+        """
+        self.collector.announce(attempt, announced_outputs(self.request, attempt, body, buffers))
 
     def take_output(self, attempt: int, index: int, segment: Frame) -> int:
         """Take an output segment; return the credit that is to be granted for more.

@@ -29,10 +29,11 @@ from attestation.client.errors import (
 from attestation.client.jobs import Job, Proof
 from attestation.client.keys import ClientKey
 from attestation.client.link import Link, LinkState
+from attestation.client.outputs import PARALLEL_BYTES
 from attestation.client.questions import Questions
 from attestation.client.requests import WRAPS, choose, seal_request
 from attestation.client.result_memory import ResultMemory
-from attestation.client.results import PARALLEL_BYTES, Delivery, verify_and_open
+from attestation.client.results import Delivery, verify_and_open
 from attestation.client.uploads import Outgoing, Uploads
 from attestation.client.workers import Surroundings, WorkerBook
 from attestation.endorsements.collateral import NO_COLLATERAL, Collateral
@@ -112,6 +113,7 @@ class Engine:
             Kind.END_TO_END: self._on_end_to_end,
             Kind.ACCEPTED: self._on_accepted,
             Kind.INPUT_CREDIT: self._on_input_credit,
+            Kind.OUTPUT_HEADERS: self._on_output_headers,
             Kind.OUTPUT: self._on_output,
             Kind.RESULT: self._on_result,
             Kind.WRAP_WANTED: self._on_wrap_wanted,
@@ -320,6 +322,11 @@ class Engine:
 
     # -- results coming in ------------------------------------------------------------------------
 
+    def _on_output_headers(self, header: Header, frames: list[Frame], _now: float) -> None:
+        active = self._jobs.get(header.job_id)
+        if active is not None:
+            active.announce(header.attempt, _body(frames), self._result_memory.buffers)
+
     def _on_output(self, header: Header, frames: list[Frame], _now: float) -> None:
         active = self._jobs.get(header.job_id)
         if active is None:
@@ -341,15 +348,10 @@ class Engine:
         if len(frames) < 3:
             raise RemoteProtocolError("a result without header and receipt")
         # A program that failed after its first outputs returns none.
-        segments = tuple(frames[3:]) or tuple(active.collector.segments if header.count else ())
-        if len(segments) != header.count:
-            raise RemoteProtocolError("a result with another number of segments than arrived")
-        delivery = Delivery(
-            attempt=header.attempt, header=frames[1], receipt=frames[2], segments=segments
-        )
+        delivery = Delivery.of(header, frames, active.collector)
         self._forget(active)
         self._opening.add(active)
-        size = sum(len(segment) for segment in segments)
+        size = sum(map(len, delivery.segments))
         worker_id = WorkerId(header.peer)
         if size < PARALLEL_BYTES:
             self._deliver(active, delivery, worker_id)

@@ -1,21 +1,18 @@
-"""From what a worker sent to arrays: the only place where outputs are opened.
+"""From what a worker sent to arrays: nothing leaves before the receipt proves it.
 
-The order is the guarantee (docs/protocol.md, step 11): the receipt is verified against the accepted
-evidence, our own request and the ciphertext that arrived; only then is a byte of it opened.
+The receipt is verified against the accepted evidence, our own request and the ciphertext that
+arrived (docs/protocol.md, step 11). Outputs that a worker announced are opened as they come, for
+nobody to see; only a receipt that names the same headers and segments sets them free.
 """
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
-from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 from attrs import define, field, frozen
 
-from attestation import limits
 from attestation.client.errors import JobFailedError
-from attestation.client.numpy_tensors import Array, allocate, as_bytes
+from attestation.client.numpy_tensors import Array
+from attestation.client.outputs import Outputs
 from attestation.client.requests import SealedRequest
 from attestation.errors import DecodeError, NotAuthenticError, RemoteProtocolError
 from attestation.identifiers import ClientKeyId
@@ -29,31 +26,40 @@ from attestation.receipts.receipt import Receipt, ReceiptClaims
 from attestation.receipts.verification import ExpectedReceipt, verify_receipt
 from attestation.sealing.recycled import RecycledBuffers
 from attestation.sealing.sealed_tensor import (
-    Direction,
-    Place,
-    SealedTensorHeader,
-    TensorOpener,
     segment_count,
 )
 from attestation.wire.client_session import AcceptedWorker
-from attestation.wire.frames import Frame
+from attestation.wire.frames import Frame, Header
 from attestation.wire.messages import ResultHeader
 
-PARALLEL_BYTES: Final = 8 * limits.MIB
-"""From here on the segments of an output are opened by several threads."""
-
-_THREADS: Final = min(4, os.cpu_count() or 1)
 _SEGMENT_OVERHEAD: Final = 32
 
 
-@frozen(kw_only=True)
-class Delivery:
-    """What arrived for a job: ciphertext and claims, nothing of it believed."""
+@define
+class EarlyOutputs:
+    """Outputs that are opened as they come, and what the receipt must say of their ciphertext."""
 
-    attempt: int
-    header: Frame = field(repr=False)
-    receipt: Frame = field(repr=False)
-    segments: tuple[Frame, ...] = field(repr=False)
+    outputs: Outputs
+    commitment: SegmentCommitment
+    refusal: NotAuthenticError | None = None
+    """Why a segment did not open. Kept for `finish`: first the receipt tells what it proves."""
+
+    def add(self, index: int, segment: Frame) -> None:
+        """Take the next segment; it is not needed afterwards."""
+        self.commitment.add(index, segment)
+        if self.refusal is None:
+            try:
+                self.outputs.open(index, segment)
+            except NotAuthenticError as error:
+                self.refusal = error
+
+    def finish(self, header: ResultHeader) -> dict[str, Array]:
+        """Hand out the arrays, for a header whose digest a verified receipt carries."""
+        if self.refusal is not None:
+            raise self.refusal
+        if self.outputs.headers != header.outputs:
+            raise ReceiptResultError("the outputs were announced with other headers")
+        return self.outputs.finish()
 
 
 @frozen(kw_only=True)
@@ -77,7 +83,12 @@ class Collector:
     largest: int
     """Sealed bytes of the largest segment."""
     attempt: int = 0
+    count: int = 0
     segments: list[Frame] = field(factory=list, repr=False)
+    """What came, unless it was opened at once."""
+    early: EarlyOutputs | None = field(default=None, repr=False)
+    announced: tuple[int, EarlyOutputs] | None = field(default=None, repr=False)
+    """The attempt whose outputs will be opened at once, if its segments come next."""
     bytes_received: int = 0
 
     @classmethod
@@ -90,25 +101,83 @@ class Collector:
             largest=size + _SEGMENT_OVERHEAD,
         )
 
+    def announce(self, attempt: int, early: EarlyOutputs) -> None:
+        """Open the outputs of `attempt` as they come, from segment 0 on."""
+        self.announced = attempt, early
+
     def add(self, attempt: int, index: int, segment: Frame) -> None:
         """Take the next segment; raises `RemoteProtocolError` for one out of order or too large.
 
         Segment 0 begins again: another attempt, or another delivery after a lost connection.
         """
         if index == 0:
-            self.begin_again()
-            self.attempt = attempt
-        if attempt != self.attempt or index != len(self.segments) or index >= self.limit:
+            self._begin(attempt)
+        if attempt != self.attempt or index != self.count or index >= self.limit:
             raise RemoteProtocolError(f"output segment {index} of attempt {attempt} is not next")
         if len(segment) > self.largest:
             raise RemoteProtocolError("an output segment is too large")
-        self.segments.append(segment)
+        if self.early is None:
+            self.segments.append(segment)
+        else:
+            self.early.add(index, segment)
+        self.count += 1
         self.bytes_received += len(segment)
+
+    def _begin(self, attempt: int) -> None:
+        announced = self.announced
+        self.begin_again()
+        self.attempt = attempt
+        # Each announcement is for one delivery: a segment is opened once.
+        if announced is not None and announced[0] == attempt:
+            self.early = announced[1]
 
     def begin_again(self) -> None:
         """Forget what came so far."""
         self.segments.clear()
-        self.bytes_received = 0
+        self.early = self.announced = None
+        self.count = self.bytes_received = 0
+
+
+@frozen(kw_only=True)
+class Delivery:
+    """What arrived for a job: ciphertext and claims, nothing of it believed."""
+
+    attempt: int
+    header: Frame = field(repr=False)
+    receipt: Frame = field(repr=False)
+    segments: tuple[Frame, ...] = field(repr=False)
+    early: EarlyOutputs | None = field(default=None, repr=False)
+    """In place of segments that were opened as they came."""
+
+    @classmethod
+    def of(cls, header: Header, frames: Sequence[Frame], collector: Collector) -> Self:
+        """Return what a RESULT of these frames delivers, with the segments that came before it."""
+        segments, early = tuple(frames[3:]), None
+        # A program that failed after its first outputs returns none.
+        if not segments and header.count:
+            segments, early = tuple(collector.segments), collector.early
+        if (len(segments) if early is None else collector.count) != header.count:
+            raise RemoteProtocolError("a result with another number of segments than arrived")
+        return cls(
+            attempt=header.attempt,
+            header=frames[1],
+            receipt=frames[2],
+            segments=segments,
+            early=early,
+        )
+
+
+def announced_outputs(
+    request: SealedRequest, attempt: int, body: Frame, buffers: RecycledBuffers
+) -> EarlyOutputs:
+    """Return what opens the outputs that a worker announces.
+
+    Raises what `Outputs` raises, and `DecodeError`. Nothing of it is believed: the header that the
+    receipt carries must name the same outputs.
+    """
+    header = ResultHeader.from_bytes(body)
+    outputs = Outputs(request, header.outputs, attempt=attempt, buffers=buffers)
+    return EarlyOutputs(outputs, SegmentCommitment(request.header.commitment_kind))
 
 
 def verify_and_open(
@@ -126,7 +195,10 @@ def verify_and_open(
         header = ResultHeader.from_bytes(delivery.header)
         receipt = Receipt.from_bytes(delivery.receipt)
         keyset_id = ReceiptClaims.from_bytes(receipt.claims).keyset_id
-        commitment = SegmentCommitment.over(request.header.commitment_kind, delivery.segments)
+        if delivery.early is not None:
+            commitment = delivery.early.commitment
+        else:
+            commitment = SegmentCommitment.over(request.header.commitment_kind, delivery.segments)
     except DecodeError as error:
         raise ReceiptMalformedError(f"the result cannot be read: {error}") from error
     # Only to find the evidence by: verification compares it again.
@@ -157,9 +229,12 @@ def verify_and_open(
     if claims.code:
         raise JobFailedError(claims.code, receipt=receipt, accepted=accepted)
     failures = _failures(header, request.header.items)
-    outputs = _open(request, header, delivery, buffers)
     return Verified(
-        outputs=outputs, claims=claims, receipt=receipt, accepted=accepted, failures=failures
+        outputs=_arrays(request, header, delivery, buffers),
+        claims=claims,
+        receipt=receipt,
+        accepted=accepted,
+        failures=failures,
     )
 
 
@@ -171,56 +246,12 @@ def _failures(header: ResultHeader, items: int) -> dict[int, str]:
     return dict(header.failures)
 
 
-def _open(
+def _arrays(
     request: SealedRequest, header: ResultHeader, delivery: Delivery, buffers: RecycledBuffers
 ) -> dict[str, Array]:
-    planned = request.choice.plan.outputs
-    if len(header.outputs) != len(planned):
-        raise ReceiptResultError("the result has another number of outputs than the program")
-    openers = []
-    for index, (name, spec) in enumerate(planned.items()):
-        place = Place(
-            job_id=request.job_id,
-            direction=Direction.OUTPUT,
-            attempt=delivery.attempt,
-            index=index,
-        )
-        sealed = SealedTensorHeader.from_bytes(header.outputs[index])
-        opener = TensorOpener(request.content_key, sealed, expected=place)
-        if opener.header.name != name or opener.header.spec != spec:
-            raise ReceiptResultError(f"output {name!r} is not the tensor that the program makes")
-        openers.append(opener)
-    ends = [0]
-    for opener in openers:
-        ends.append(ends[-1] + opener.segment_count)
-    if ends[-1] != len(delivery.segments):
-        raise NotAuthenticError("the outputs have another number of segments than arrived")
-    outputs = {}
-    for (start, end), opener, (name, spec) in zip(
-        pairwise(ends), openers, planned.items(), strict=True
-    ):
-        array = allocate(spec, buffers)
-        _open_tensor(opener, delivery.segments[start:end], as_bytes(array))
-        outputs[name] = array
-    return outputs
-
-
-def _open_tensor(opener: TensorOpener, segments: Sequence[Frame], target: memoryview) -> None:
-    if target.nbytes < PARALLEL_BYTES:
-        for index, segment in enumerate(segments):
-            opener.open_into(index, segment, target)
-    else:
-        opened = [
-            _opening_threads().submit(opener.open_into, index, segment, target)
-            for index, segment in enumerate(segments)
-        ]
-        wait(opened)
-        for each in opened:
-            each.result()
-    opener.finish()
-
-
-@cache
-def _opening_threads() -> ThreadPoolExecutor:
-    """Return the threads that open large outputs, of all clients of the process together."""
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="enclave-open")
+    early = delivery.early
+    if early is not None:
+        return early.finish(header)
+    outputs = Outputs(request, header.outputs, attempt=delivery.attempt, buffers=buffers)
+    outputs.open_all(delivery.segments)
+    return outputs.finish()

@@ -90,6 +90,8 @@ class Kind(IntEnum):
     OUTPUT = 63
     """One sealed segment towards the client; `index` counts over all outputs of the job."""
     OUTPUT_CREDIT = 64
+    OUTPUT_HEADERS = 66
+    """Worker: the result header as it will be if nothing fails, before its first OUTPUT."""
     RESULT = 65
     """Result header, receipt, then either every output segment (`count` of them) or none."""
 

@@ -97,6 +97,7 @@ class Core:
         }
         self._of_worker: Mapping[Kind, Callable[[Worker, events.Message], None]] = {
             Kind.RESULT: self._results.take,
+            Kind.OUTPUT_HEADERS: self._transfer.output_headers,
             Kind.INPUT_CREDIT: self._transfer.worker_credit,
             Kind.HEARTBEAT: self._welcome.worker_heartbeat,
             Kind.JOB_REFUSED: self._dispatch.decline,

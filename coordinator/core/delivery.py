@@ -70,6 +70,10 @@ class Delivering:
         count = result.count if result.spooled else 0
         cursor = delivery.cursor
         allowed = min(count, job.client_credit)
+        if allowed and not cursor.index:
+            number, worker_id = result.attempt, result.worker_id
+            header = Header(Kind.OUTPUT_HEADERS, job.job_id, number, peer=worker_id)
+            world.out.append(do.SendStoredResult(peer=delivery.peer, header=header))
         for _ in range(min(delivery.window, allowed - cursor.index)):
             index = cursor.index
             offset, length = cursor.take()

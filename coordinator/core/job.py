@@ -138,6 +138,8 @@ class Attempt:
     in_sent: int = 0
     in_bytes: int = 0
     in_cursor: Cursor | None = None
+    announced: bool = False
+    """Whether the headers of its outputs came."""
     out_granted: int = 0
     out_relayed: int = 0
     out_lengths: SegmentLengths = field(factory=SegmentLengths)

@@ -1,6 +1,7 @@
 """Segments and credit of running jobs, relayed or through the spool."""
 
-from attestation.errors import LimitError
+from attestation import limits
+from attestation.errors import DecodeError, LimitError
 from attestation.wire.control import UINT32, RefusalCode
 from attestation.wire.frames import Header, Kind
 from coordinator.core import instructions as do
@@ -11,6 +12,7 @@ from coordinator.core.dispatch import Dispatch
 from coordinator.core.events import Congested, Message, Segment
 from coordinator.core.job import Attempt, Job, State
 from coordinator.core.peers import Client, Worker
+from coordinator.core.welcome import single
 from coordinator.core.world import World
 
 
@@ -93,6 +95,24 @@ class Transfer:
             ask_inputs(world, job)
         elif pump_inputs(world, job, worker):
             world.pumping[job.job_id] = None
+
+    def output_headers(self, worker: Worker, message: Message) -> None:
+        """Pass on what a worker announces of its outputs, once and before the first of them.
+
+        A durable job's client gets the recorded header when its outputs are delivered.
+        """
+        world, header, body = self._world, message.header, single(message)
+        job = world.jobs.get(header.job_id)
+        attempt = self._dispatch.lease(job, worker, header.attempt)
+        if job is None or attempt is None:
+            self.fence(worker, header)
+            return
+        if len(body) > limits.CONTROL_BYTES or attempt.announced or attempt.out_relayed:
+            raise DecodeError("outputs are announced once, before the first of them")
+        attempt.announced = True
+        if not job.durable:
+            onward = Header(Kind.OUTPUT_HEADERS, job.job_id, attempt.number, peer=worker.worker_id)
+            world.send_to_client(job, onward, body)
 
     def output(self, worker: Worker, event: Segment) -> None:
         """Take an output segment: to the spool, or straight on to the client."""

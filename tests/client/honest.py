@@ -39,6 +39,7 @@ from enclave_worker.jobs import (
     JobDone,
     JobEnded,
     JobEvent,
+    OutputsBegin,
     OutputSealed,
     RunningJob,
     system_clock,
@@ -275,6 +276,9 @@ class HonestCoordinator:
                     self._reply(worker, reply.record.to_bytes())
             case CreditGranted():
                 self.to_client(Header(Kind.INPUT_CREDIT, event.job_id, count=event.count))
+            case OutputsBegin():
+                header = Header(Kind.OUTPUT_HEADERS, event.job_id, event.attempt)
+                self.to_client(header, event.header)
             case OutputSealed():
                 header = Header(Kind.OUTPUT, event.job_id, event.attempt, event.index)
                 self.to_client(header, event.segment)

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import pytest
 
+from attestation.client.client import Client
 from attestation.client.errors import (
     ClientClosedError,
     JobFailedError,
@@ -170,6 +171,96 @@ def test_a_reordered_stream_of_outputs_is_never_handed_out(connect: Connect) -> 
     client = connect(HonestCoordinator(tamper=tamper))
     job = client.submit("stats.standardize", {"x": LARGE}, timeout=2.0)
     assert outcome(job)
+
+
+# -- outputs that are opened as they come ---------------------------------------------------------
+
+
+def early(client: Client) -> bool:
+    """Whether the one job under way keeps no ciphertext of what came for it."""
+    (active,) = client._connection.engine._jobs.values()
+    return active.collector.count > 0 and not active.collector.segments
+
+
+def test_announced_outputs_are_opened_as_they_come_and_handed_out_with_the_receipt(
+    connect: Connect,
+) -> None:
+    """G4, G5: until the RESULT is here there is nothing for the user to see."""
+    seen: list[tuple[bool, bool]] = []
+
+    def tamper(header: Header, message: Message) -> Message:
+        if header.kind is Kind.RESULT:
+            seen.append((early(client), job.done()))
+        return message
+
+    client = connect(HonestCoordinator(tamper=tamper))
+    job = client.submit("stats.standardize", {"x": LARGE})
+    z = job.result(SECONDS)["z"]
+    assert seen == [(True, False)]
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "announce",
+    [
+        pytest.param(lambda message: None, id="withheld"),
+        pytest.param(lambda message: [message[0], b""], id="empty"),
+        pytest.param(lambda message: [message[0], flip(message[1], -1)], id="changed"),
+        pytest.param(
+            lambda message: [attrs.evolve(message[0], attempt=7), message[1]], id="other attempt"
+        ),
+        pytest.param(lambda message: [*message, b"more"], id="a frame too many"),
+    ],
+)
+def test_without_an_announcement_that_holds_outputs_are_opened_at_the_end(
+    connect: Connect, announce: Callable[[Message], Message | None]
+) -> None:
+    def tamper(header: Header, message: Message) -> Message | None:
+        if header.kind is not Kind.OUTPUT_HEADERS:
+            return message
+        changed = announce([header, *message[1:]])
+        return None if changed is None else [changed[0].to_bytes(), *changed[1:]]
+
+    client = connect(HonestCoordinator(tamper=tamper))
+    job = client.submit("stats.standardize", {"x": LARGE})
+    np.testing.assert_allclose(job.result(SECONDS)["z"].mean(axis=0), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("place", "code"), [(-1, "receipt-output-mismatch"), (99, "not-authentic")]
+)
+def test_a_segment_that_was_opened_at_once_and_did_not_open_is_refused_with_its_result(
+    connect: Connect, place: int, code: str
+) -> None:
+    """The receipt is asked first, as for segments that are opened at the end."""
+
+    def tamper(header: Header, message: Message) -> Message:
+        if header.kind is Kind.OUTPUT and header.index == 1:
+            return [message[0], flip(message[1], place)]
+        return message
+
+    client = connect(HonestCoordinator(tamper=tamper))
+    job = client.submit("stats.standardize", {"x": LARGE})
+    error = outcome(job)
+    assert isinstance(error, EnclaveError)
+    assert error.code == code
+
+
+def test_an_announcement_of_one_job_opens_nothing_of_another(connect: Connect) -> None:
+    """G4: the headers are bound to job, attempt and key."""
+    kept: list[Message] = []
+
+    def tamper(header: Header, message: Message) -> Message:
+        if header.kind is Kind.OUTPUT_HEADERS:
+            kept.append(message)
+            return [message[0], *kept[0][1:]]
+        return message
+
+    client = connect(HonestCoordinator(tamper=tamper))
+    assert client.submit("stats.standardize", {"x": LARGE}).result(SECONDS)
+    second = client.submit("stats.standardize", {"x": LARGE + 1})
+    np.testing.assert_allclose(second.result(SECONDS)["z"].mean(axis=0), 0, atol=1e-9)
+    assert len(kept) == 2
 
 
 def test_the_worker_of_a_refused_result_gets_no_more_keys(connect: Connect) -> None:

@@ -165,7 +165,8 @@ class SimulatedBroker:
             case do.SendStoredResult() if each.header.job_id not in poisoned:
                 result = self.store.result(each.header.job_id)
                 assert result is not None, "a result that is not stored"
-                return self._send(each.peer, each.header, result)
+                announced = each.header.kind is Kind.OUTPUT_HEADERS
+                return self._send(each.peer, each.header, result[:1] if announced else result)
             case _:
                 pass
         return []

@@ -170,6 +170,8 @@ def test_large_jobs_travel_through_the_spool_and_leave_it_empty(tmp_path: Path) 
             credit -= 1
             worker.send(Header(Kind.OUTPUT, JOB, 1, index), bytes([255 - index]) * SEALED)
         worker.send(Header(Kind.RESULT, JOB, 1, count=count), b"h", b"r")
+        header, frames = client.expect(Kind.OUTPUT_HEADERS)
+        assert (header.attempt, header.peer, frames) == (1, worker.worker_id, [b"h"])
         for index in range(count):
             header, frames = client.expect(Kind.OUTPUT)
             assert (header.index, frames[0]) == (index, bytes([255 - index]) * SEALED)

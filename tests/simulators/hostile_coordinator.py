@@ -237,6 +237,7 @@ class HostileCoordinator(Relay):
             Kind.INPUT: self._to_worker,
             Kind.OUTPUT_CREDIT: self._to_worker,
             Kind.INPUT_CREDIT: self._to_client,
+            Kind.OUTPUT_HEADERS: self._to_client,
             Kind.OUTPUT: self._to_client,
             Kind.RESULT: self._result,
             Kind.JOB_REFUSED: self._refused,

@@ -84,9 +84,11 @@ class Workshop:
         self.now_ms += 1000
         self.attestations.tick(self.now_ms)
         replies = self.attestations.collected(self.wait_for_collection())
-        for client, reply in zip(clients, replies, strict=True):
-            assert isinstance(reply.record, AttestationReply)
-            client.take_reply(reply.record)
+        by_peer = {reply.peer: reply.record for reply in replies}
+        for client in clients:
+            record = by_peer[client.public_key[:16]]
+            assert isinstance(record, AttestationReply)
+            client.take_reply(record)
 
     def wait_for_collection(self) -> Collected:
         """Return what the collection thread posts."""
