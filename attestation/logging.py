@@ -32,6 +32,15 @@ def name_process(slot: str) -> None:
     _PROCESS["slot"] = slot
 
 
+class _Logger(structlog.stdlib.BoundLogger):
+    """A logger whose debug lines, four a job, cost one question where nobody wants them."""
+
+    def debug(self, event: str | None = None, *args: Any, **values: Any) -> Any:
+        if self._logger.isEnabledFor(logging.DEBUG):
+            return super().debug(event, *args, **values)
+        return None
+
+
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return a logger that takes an event name and keys, and obeys the application's `logging`."""
     logger: FilteringBoundLogger = structlog.wrap_logger(
@@ -41,7 +50,9 @@ def get_logger(name: str) -> FilteringBoundLogger:
             public_values,
             structlog.stdlib.render_to_log_kwargs,
         ],
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=_Logger,
+        # The level is still asked for at every line.
+        cache_logger_on_first_use=True,
     )
     return logger
 

@@ -18,10 +18,12 @@ from attestation.sealing.floe import Buffer, wipe
 
 CONTENT_KEY_BYTES: Final = 32
 
+_SHA_384: Final = SHA384()
+
 
 def derive(key: Buffer, *, info: bytes, salt: bytes | None = None) -> bytes:
     """Return 32 bytes of HKDF-SHA-384."""
-    return HKDF(SHA384(), 32, salt, info).derive(key)
+    return HKDF(_SHA_384, 32, salt, info).derive(key)
 
 
 class ContentKey:
@@ -39,7 +41,7 @@ class ContentKey:
         if len(key) != CONTENT_KEY_BYTES:
             raise LocalProtocolError(f"a content key has {CONTENT_KEY_BYTES} bytes")
         self._key = bytearray(key)
-        self._extracted = bytearray(HKDF.extract(SHA384(), None, self._key))
+        self._extracted = bytearray(HKDF.extract(_SHA_384, None, self._key))
         self._wiped = False
 
     def __repr__(self) -> str:
@@ -83,7 +85,7 @@ class ContentKey:
     def _derive(self, label: Label, context: bytes) -> bytes:
         self._live()
         info = prefix(label) + context
-        return HKDFExpand(SHA384(), CONTENT_KEY_BYTES, info).derive(self._extracted)
+        return HKDFExpand(_SHA_384, CONTENT_KEY_BYTES, info).derive(self._extracted)
 
     def _live(self) -> bytearray:
         if self._wiped:

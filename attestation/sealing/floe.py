@@ -20,6 +20,7 @@ that plaintext may sit exactly where its ciphertext goes.
 
 import hmac
 import struct
+from functools import lru_cache
 
 # By name and through this module only, so that known-answer tests can replace the source of
 # randomness from outside and no argument exists through which production code could.
@@ -42,6 +43,7 @@ SEGMENT_OVERHEAD: Final = 32
 ROTATION_MASK: Final = 20
 MAX_SEGMENTS: Final = 1 << 40
 
+_SHA_384: Final = SHA384()
 _AES_256_GCM: Final = 0
 _HKDF_EXPAND_SHA_384: Final = 0
 _PARAMETERS: Final = struct.Struct(">BBII")
@@ -125,7 +127,7 @@ class _Message:
         for first in range(0, segments, 1 << self._rotation_mask):
             key = bytearray(KEY_BYTES)
             info = self._info(b"DEK:" + first.to_bytes(8, "big"))
-            HKDFExpand(SHA384(), KEY_BYTES, info).derive_into(self._message_key, key)
+            HKDFExpand(_SHA_384, KEY_BYTES, info).derive_into(self._message_key, key)
             keys.append(key)
         return tuple(keys)
 
@@ -134,12 +136,13 @@ class _Message:
         return first, AESGCM(self._derive(self._message_key, purpose, KEY_BYTES))
 
     def _derive(self, key: Buffer, purpose: bytes, length: int) -> bytes:
-        return HKDFExpand(SHA384(), length, self._info(purpose)).derive(key)
+        return HKDFExpand(_SHA_384, length, self._info(purpose)).derive(key)
 
     def _info(self, purpose: bytes) -> bytes:
         return self._parameters + self._iv + purpose + self._aad
 
 
+@lru_cache(maxsize=64)
 def encode_parameters(segment_length: int) -> bytes:
     """Return the 10 bytes that name the algorithms, the encrypted segment length, the IV length."""
     if not SEGMENT_OVERHEAD < segment_length < _NOT_FINAL:

@@ -99,6 +99,9 @@ class Budget:
 
     def release(self, key: Key) -> None:
         """Give back what `key` holds or waits for; unknown keys are fine."""
+        if key not in self._held and key not in self._waiting:
+            # Nothing changes, so nobody's turn comes: most jobs have one of three lanes.
+            return
         size, account = self._held.pop(key, (0, _NOBODY))
         self.used -= size
         self._of[account] -= size

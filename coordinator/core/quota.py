@@ -24,9 +24,11 @@ class Quota:
     def add(self, account: bytes, amount: int) -> None:
         """Count `amount` more; a negative one is given back."""
         self.used += amount
-        self._of[account] += amount
-        if not self._of[account]:
-            del self._of[account]
+        held = self._of[account] + amount
+        if held:
+            self._of[account] = held
+        else:
+            self._of.pop(account, None)
 
     def total_held(self) -> int:
         """Return the sum over all accounts; equals `used` (checked by `validate_state`)."""

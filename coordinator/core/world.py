@@ -45,6 +45,8 @@ class World:
         self.now_ms = 0
         self.unix_ms = 0
         self.draining = False
+        self.verbose = True
+        """Whether anybody wants what is noted at level `debug`: three notes a job."""
         self.jobs: dict[JobId, Job] = {}
         self.jobs_of: dict[bytes, OrderedDict[JobId, Job]] = {}
         self.peers: dict[PeerKey, Peer] = {}
@@ -98,8 +100,9 @@ class World:
         self.send(peer, Header(Kind.REFUSED, job_id, peer=about), body)
 
     def note(self, event: str, *, level: str = "info", **fields: object) -> None:
-        """Write a log event."""
-        self.out.append(do.Note(event=event, level=level, fields=fields))
+        """Write a log event; at level `debug` only for who listens."""
+        if self.verbose or level != "debug":
+            self.out.append(do.Note(event=event, level=level, fields=fields))
 
     @property
     def spool_bytes(self) -> int:
