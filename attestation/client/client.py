@@ -4,9 +4,9 @@ with Client("tcp://127.0.0.1:5700", policy=load_policy("policy.toml")) as client
     c = client.submit("linalg.matmul", inputs={"a": a, "b": b}).result(timeout=30)["c"]
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -23,7 +23,13 @@ from attestation.client.keys import ClientKey
 from attestation.client.mapping import WINDOW, Item, Mapper, MapProgress
 from attestation.client.numpy_tensors import Array, to_tensor
 from attestation.client.planning import GivenParameters
-from attestation.client.requests import JobSpec, choose, seal_request, suited_segment_bytes
+from attestation.client.requests import (
+    JobSpec,
+    choose,
+    seal_request,
+    suited_segment_bytes,
+    travel_inline,
+)
 from attestation.client.tracing import JobTrace
 from attestation.client.transport import CurveKeys, DealerTransport, Transport
 from attestation.client.workers import Reason, Surroundings
@@ -133,21 +139,26 @@ class Client:
         """
         if not inputs:
             raise InputMissingError("a job needs at least one input")
-        tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
+        specs, arrays = {}, {}
+        for name, value in inputs.items():
+            specs[name], arrays[name] = to_tensor(name, value)
+        segment_bytes = segment_bytes or suited_segment_bytes(specs.values())
+        if not durable and travel_inline(specs.values(), segment_bytes):
+            # It may have to be sealed again after we returned.
+            arrays = {name: array.copy() for name, array in arrays.items()}
         spec = JobSpec(
             program=program,
             parameters=parameters or {},
-            arrays={name: array for name, (_, array) in tensors.items()},
-            specs={name: tensor for name, (tensor, _) in tensors.items()},
+            arrays=arrays,
+            specs=specs,
             durable=durable,
             deadline_ms=_deadline_ms(timeout),
             price_limit=price_limit,
             commitment=CommitmentKind(commitment),
-            segment_bytes=segment_bytes
-            or suited_segment_bytes(tensor for tensor, _ in tensors.values()),
+            segment_bytes=segment_bytes,
             deterministic=deterministic,
         )
-        return self._submit(spec if durable else spec.with_small_arrays_copied(), timeout)
+        return self._submit(spec, timeout)
 
     def map(
         self,
@@ -261,4 +272,4 @@ class Client:
 
 def _deadline_ms(timeout: float | None) -> int:
     seconds = DEADLINE_SECONDS if timeout is None else timeout
-    return int((datetime.now(UTC).timestamp() + seconds) * 1000)
+    return int((time.time() + seconds) * 1000)

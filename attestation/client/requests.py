@@ -6,12 +6,12 @@ key. A small request is sealed at once and its arrays may change afterwards; a l
 segment by segment while it is sent, so that no second copy of it exists.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from os import urandom
-from typing import Final, Self
+from typing import Final
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from attestation import limits
 from attestation.client.errors import TooLargeError
@@ -63,15 +63,6 @@ class JobSpec:
     deterministic: bool = False
     """Refuse kernels that cannot promise the same bits again."""
 
-    def with_small_arrays_copied(self) -> Self:
-        """Return this spec on arrays of its own, if it is small enough to be sealed at once.
-
-        For jobs that may have to be sealed again, after `submit` gave the arrays back.
-        """
-        if not self.inline:
-            return self
-        return evolve(self, arrays={name: array.copy() for name, array in self.arrays.items()})
-
     @cached_property
     def input_segments(self) -> int:
         """Segments of all inputs."""
@@ -82,11 +73,17 @@ class JobSpec:
         """Sealed bytes of all inputs."""
         return sum([sealed_length(s.nbytes, self.segment_bytes) for s in self.specs.values()])
 
-    @property
+    @cached_property
     def inline(self) -> bool:
         """Whether every input travels inside the submit message."""
-        few = self.input_segments <= limits.INLINE_SEGMENTS
-        return few and self.input_bytes <= limits.INLINE_BYTES
+        return travel_inline(self.specs.values(), self.segment_bytes)
+
+
+def travel_inline(tensors: Collection[TensorSpec], segment_bytes: int) -> bool:
+    """Tell whether tensors are small and few enough to travel inside the submit message."""
+    segments = sum([segment_count(tensor.nbytes, segment_bytes) for tensor in tensors])
+    sealed = sum([sealed_length(tensor.nbytes, segment_bytes) for tensor in tensors])
+    return segments <= limits.INLINE_SEGMENTS and sealed <= limits.INLINE_BYTES
 
 
 @frozen(kw_only=True)
