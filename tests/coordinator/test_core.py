@@ -875,3 +875,14 @@ def test_end_to_end_messages_go_through_unread_with_the_true_sender(
     client.send(Header(Kind.END_TO_END, peer=b"n" * 16), b"question")
     header, _ = client.take_one(Kind.REFUSED)
     assert header.peer == b"n" * 16
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_debug_notes_are_made_for_who_listens_only(*, verbose: bool) -> None:
+    broker = SimulatedBroker()
+    world = broker.core.world
+    world.verbose = verbose
+    world.out = []
+    world.note("job.accepted", level="debug", job_id=JOB)
+    world.note("job.refused", job_id=JOB)
+    assert len(world.out) == 1 + verbose

@@ -54,9 +54,10 @@ def test_key_of_another_length_is_refused(length: int) -> None:
 
 def test_wiped_key_is_overwritten_and_refuses_to_work() -> None:
     key = ContentKey.from_bytes(RAW)
-    held = memoryview(key._key)
+    held, extracted = memoryview(key._key), memoryview(key._extracted)
     key.wipe()
     assert bytes(held) == bytes(32)
+    assert bytes(extracted) == bytes(48)
     with pytest.raises(LocalProtocolError):
         key.commitment(JOB)
     with pytest.raises(LocalProtocolError):
