@@ -16,13 +16,15 @@ from enclave_worker.device import cubins
 from enclave_worker.device.cubins import TUNINGS
 from enclave_worker.device.gpu import CupyDevice, open_gpu
 from enclave_worker.device.gpu_aead import GpuAead
+from enclave_worker.device.lanes import lasting
 from enclave_worker.device.launcher import CupyLauncher, load_launcher
 from enclave_worker.device.segment_table import Span, in_place
+from tests.gpu.sizes import sized
 from tests.gpu_aead.material import Sealed, drawing
 
 pytestmark = pytest.mark.gpu
 
-MIB = 1 << 20
+MIB = sized(1 << 20, 1 << 13)
 SIZES = [(0, 64), (1, 64), (15, 64), (16, 64), (17, 64), (65, 4096), (70_001, 16384)]
 SIZES += [(MIB, MIB), (5 * MIB + 13, MIB), (33 * MIB + 1, 4 * MIB), (64 * MIB, MIB)]
 MOST_TUNINGS = max(map(len, TUNINGS.values()))
@@ -171,18 +173,16 @@ def test_a_graph_opens_under_new_keys(
         memory.empty(65536),
     )
     device.synchronize()
-    stream = device.xp.cuda.Stream(non_blocking=True)
+    stream = lasting(device.xp.cuda.Stream(non_blocking=True))
     with stream, aead.batch(messages[0].rows(), messages[0].keys) as batch:
-        stream.begin_capture()
-        batch.record_open(sealed=sealed, plain=plain)
-        graph = stream.end_capture()
+        replay = launcher.record(lambda: batch.record_open(sealed=sealed, plain=plain))
         for message in messages:
             buffer[:] = device.xp.asarray(np.frombuffer(message.wire, np.uint8))
             batch.upload_keys(message.keys)
-            batch.begin_open(sealed=sealed, plain=plain, replay=lambda: graph.launch(stream))
+            batch.begin_open(sealed=sealed, plain=plain, replay=replay)
             batch.settle()
             assert host(out)[:65536] == message.data
-        batch.begin_open(sealed=sealed, plain=plain, replay=lambda: graph.launch(stream))
+        batch.begin_open(sealed=sealed, plain=plain, replay=replay)
         with pytest.raises(NotAuthenticError):
             batch.settle()
 
