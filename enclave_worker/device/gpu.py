@@ -114,6 +114,8 @@ class CupyDevice(Device):
     def turn(self, need: int, *, require_wanted: Callable[[], None]) -> Iterator[None]:
         """Give the calling thread memory and a lane; see `Device.turn`."""
         self.use()
+        # Per thread. A plan that is kept has a work area with what the last transform left in it.
+        self.xp.fft.config.set_plan_cache_size(0)
         assert self.budget is not None  # noqa: S101 - `open_gpu` makes one
         with (
             self.budget.reserve(need, require_wanted=require_wanted) as account,

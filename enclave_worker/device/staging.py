@@ -18,6 +18,7 @@ import numpy as np
 from attestation import limits
 from attestation.errors import LimitError
 from attestation.logging import get_logger
+from enclave_worker.device.scrub_pool import round_up
 
 log: Final = get_logger(__name__)
 
@@ -28,6 +29,7 @@ Pin: TypeAlias = Callable[[int], Any]
 _ALIGNMENT: Final = 16
 """The kernels read 16 bytes at a time (`part`)."""
 _SMALLEST: Final = 64 * limits.KIB
+_FINE_FROM: Final = 64 * limits.MIB
 
 
 def aligned(size: int) -> int:
@@ -35,8 +37,18 @@ def aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
+def capacity_of(size: int) -> int:
+    """Return how large a buffer for `size` bytes is made: few sizes, little waste where it counts.
+
+    Twice 4 GiB is much to pin, twice 4 MiB is a buffer that serves the next job too.
+    """
+    if size > _FINE_FROM:
+        return round_up(size)
+    return max(_SMALLEST, 1 << max(size - 1, 0).bit_length())
+
+
 class StagingBuffers:
-    """Buffers of powers of two, at most `keep_bytes` of them idle. Safe from several threads."""
+    """Buffers of few sizes, at most `keep_bytes` of them idle. Safe from several threads."""
 
     def __init__(self, *, pin: Pin | None, keep_bytes: int) -> None:
         """Take pinned memory from `pin`, or plain memory where that is none."""
@@ -62,7 +74,7 @@ class StagingBuffers:
 
     def take(self, size: int) -> Ciphertext:
         """Return a buffer of at least `size` bytes, with whatever ciphertext was in it before."""
-        capacity = max(_SMALLEST, 1 << max(size - 1, 0).bit_length())
+        capacity = capacity_of(size)
         with self._lock:
             shelf = self._idle.get(capacity)
             if shelf:

@@ -83,7 +83,9 @@ def _host_bytes(xp: Namespace, model: Array) -> np.ndarray[Any, Any]:
     if xp is np:
         return np.ascontiguousarray(model)
     host = np.empty(model.shape, dtype=np.uint8)
-    model.data.copy_to_host(host.ctypes.data, host.nbytes)
+    # Behind whatever step made the model: a plain copy waits for no stream of ours.
+    model.data.copy_to_host_async(host.ctypes.data, host.nbytes)
+    xp.cuda.get_current_stream().synchronize()
     return host
 
 
@@ -189,6 +191,8 @@ def _run_on_device(
     made = xp.ndarray(shape, dtype=kind, memptr=xp.cuda.MemoryPointer(memory, 0))
     y[...] = made.reshape(y.shape)
     made.fill(0)
+    # The memory goes back to onnxruntime, whose next network knows nothing of our stream.
+    xp.cuda.get_current_stream().synchronize()
 
 
 def _check_output(dtype: str, shape: tuple[int, ...], y: Array) -> None:

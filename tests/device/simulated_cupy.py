@@ -145,12 +145,25 @@ class _Memory:
         self.size, self._free = size, free
         self.ptr = allocate(size, 0) if size else 0
 
-    def at(self, address: int) -> SimpleNamespace:
-        return SimpleNamespace(ptr=address, mem=self)
+    def at(self, address: int) -> "_Pointer":
+        return _Pointer(self, address)
 
     def __del__(self) -> None:
         if getattr(self, "ptr", 0):
             self._free(self.ptr, 0)
+
+
+@define(eq=False)
+class _Pointer:
+    """`cupy.cuda.MemoryPointer`."""
+
+    mem: _Memory
+    ptr: int
+
+    def copy_to_host_async(self, mem: int, size: int, stream: Any = None) -> None:
+        cupy = sys.modules["cupy"]
+        where = (stream or cupy.cuda.get_current_stream()).ptr
+        cupy.cuda.runtime.memcpyAsync(mem, self.ptr, size, _TO_DEVICE + 1, where)
 
 
 @define(eq=False)
@@ -161,6 +174,26 @@ class _Allocator:
     def malloc(self, size: int) -> Any:
         memory = _Memory(size, self.malloc_func, self.free_func)
         return memory.at(memory.ptr)
+
+
+class _Transforms:
+    """`cupy.fft`: a plan and its work area are kept per thread, unless none may be."""
+
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._here = threading.local()
+        self.config = SimpleNamespace(set_plan_cache_size=self._set_size)
+
+    def _set_size(self, size: int) -> None:
+        self._here.size = size
+
+    def fft(self, array: Any, norm: str | None = None) -> Any:
+        work = self._cupy.empty(array.shape, dtype=array.dtype)
+        work[:] = array
+        plans = self._here.plans = getattr(self._here, "plans", [])
+        if getattr(self._here, "size", 16):
+            plans.append(work)
+        return self._cupy.call(np.fft.fft, array, norm=norm)
 
 
 class _Current:
@@ -389,6 +422,7 @@ class SimulatedCupy(ModuleType):
             get_current_stream=current.get,
             get_elapsed_time=current.elapsed,
         )
+        self.fft = _Transforms(self)
         self.modules = _Modules(compiled, self.streams, self.cuda)
         self.cuda.function = SimpleNamespace(Module=self.modules.Module)
         self._allocator = self._allocator.malloc

@@ -167,6 +167,27 @@ def test_memory_that_runs_out_between_two_chunks_leaves_nothing(
     np.testing.assert_array_equal(run(workshop, job)[1]["y"], 2 * LARGE)
 
 
+def test_a_transforms_work_area_does_not_outlive_its_job(
+    cupy: SimulatedCupy, gpu: CupyDevice
+) -> None:
+    """CuPy keeps a thread's last plans, and what the transform left in their memory."""
+    with gpu.turn(1 << 20, require_wanted=lambda: None):
+        assert abs(gpu.xp.fft.fft(gpu.xp.full(1000, MARKER)).get()[1]) == 0
+    gc.collect()
+    assert gpu.pool.used_bytes == gpu.kept.held
+    assert cupy.machine.count(MARKER.tobytes()) == 0
+
+
+def test_a_model_that_a_step_made_is_copied_behind_that_step(gpu: CupyDevice) -> None:
+    pytest.importorskip("onnxruntime")
+    from enclave_worker.kernels.onnx import _host_bytes  # noqa: PLC0415 - needs what was asked for
+
+    with gpu.turn(1 << 20, require_wanted=lambda: None):
+        model = gpu.xp.full(1000, 7, dtype="uint8")
+        host = _host_bytes(gpu.xp, model)
+        assert (host == 7).all()
+
+
 def test_jobs_on_several_threads_do_not_see_each_other(
     workshop: Workshop, client: SimulatedClient
 ) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from enclave_worker.device import staging
-from enclave_worker.device.staging import StagingBuffers, aligned
+from enclave_worker.device.staging import StagingBuffers, aligned, capacity_of
 
 
 def test_memory_is_pinned_where_the_driver_allows_it() -> None:
@@ -21,6 +21,12 @@ def test_memory_is_pinned_where_the_driver_allows_it() -> None:
     with buffers.lend(80_000):
         pass
     assert asked == [1 << 17]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 16, (1 << 26) + 1, (1 << 32) + (1 << 17), 5 << 33])
+def test_a_large_jobs_buffer_is_little_larger_than_its_ciphertext(size: int) -> None:
+    """4 GiB with their tags are just above a power of two."""
+    assert size <= capacity_of(size) <= max(1 << 16, size + size // 8 + 1)
 
 
 def test_in_confidential_mode_nothing_is_pinned() -> None:
