@@ -218,13 +218,32 @@ class DeviceInputs:
             self._arrays[opener.header.name] = self._device.array(replay.plain, start, spec)
 
     def _open_in_chunks(self) -> None:
+        launcher, chunks = self._device.launcher, self._device.chunks(self._places)
+        windows = _Windows(launcher, chunks)
         with ExitStack() as batches:
-            begun = [batches.enter_context(batch) for batch in self._begin()]
-            self._open_chunks(begun)
+            # Left before the batches are: what they wipe is behind every side.
+            with Pipeline(launcher) as pipeline:
+                ahead = chunks[: pipeline.width]
+                for number, chunk in enumerate(ahead):
+                    with pipeline.step(number) as side:
+                        self._copy_in(windows.of(side, chunk), chunk)
+                begun = [batches.enter_context(batch) for batch in self._begin()]
+                pipeline.begin()
+                for number, chunk in enumerate(chunks):
+                    with pipeline.step(number) as side:
+                        window = windows.of(side, chunk)
+                        if number >= len(ahead):
+                            self._copy_in(window, chunk)
+                        for part in chunk.parts:
+                            begun[part.tensor].open_part(part.rows, sealed=window)
             for opener, batch in zip(self._openers, begun, strict=True):
                 batch.settle()
                 opener.delegated()
                 opener.finish()
+
+    def _copy_in(self, window: Window, chunk: Chunk) -> None:
+        assert self._stage is not None  # noqa: S101 - `close` comes last
+        self._device.launcher.copy_in(window.span.pointer, self._stage[chunk.where].data)
 
     def _begin(self) -> Iterator[Batch]:
         device = self._device
@@ -233,18 +252,6 @@ class DeviceInputs:
             batch = device.batch(opener.layout, opener.delegate(), sealed_at=start)
             yield batch
             batch.begin_parts_to_open(device.span(array))
-
-    def _open_chunks(self, begun: Sequence[Batch]) -> None:
-        assert self._stage is not None  # noqa: S101 - `close` comes last
-        launcher, chunks = self._device.launcher, self._device.chunks(self._places)
-        windows = _Windows(launcher, chunks)
-        with Pipeline(launcher) as pipeline:
-            for number, chunk in enumerate(chunks):
-                with pipeline.step(number) as side:
-                    window = windows.of(side, chunk)
-                    launcher.copy_in(window.span.pointer, self._stage[chunk.where].data)
-                    for part in chunk.parts:
-                        begun[part.tensor].open_part(part.rows, sealed=window)
 
     def array(self, name: str) -> DeviceArray:
         """Return one input."""
@@ -366,6 +373,7 @@ class DeviceOutputs:
         launcher, chunks = self._device.launcher, self._device.chunks(self._places)
         windows = _Windows(launcher, chunks)
         with Pipeline(launcher) as pipeline:
+            pipeline.begin()
             for number, chunk in enumerate(chunks):
                 with pipeline.step(number) as side:
                     window = windows.of(side, chunk)

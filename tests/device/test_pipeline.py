@@ -48,6 +48,7 @@ def test_zeros_behind_a_pipeline_are_behind_what_its_steps_write(
         memory = launcher.allocate(4096)
         try:
             with Pipeline(launcher) as pipeline:
+                pipeline.begin()
                 for number in range(7):
                     with pipeline.step(number):
                         launcher.fill(memory.pointer + 512 * number, 7, 512)
@@ -79,16 +80,20 @@ def test_after_a_failure_nothing_writes_to_memory_of_the_host_any_more(
         assert (host == 9).all()
 
 
-def test_a_step_is_behind_what_came_before_the_pipeline(
-    cupy: SimulatedCupy, gpu: CupyDevice
-) -> None:
+def test_a_step_is_behind_what_came_before_it_began(cupy: SimulatedCupy, gpu: CupyDevice) -> None:
     assert gpu.sealing is not None
     launcher = gpu.sealing.launcher
     with gpu.turn(1 << 20, require_wanted=lambda: None):
         memory = launcher.allocate(512)
         launcher.fill(memory.pointer, 5, 512)
-        with Pipeline(launcher) as pipeline, pipeline.step(2):
-            launcher.fill(memory.pointer, 7, 256)
+        with Pipeline(launcher) as pipeline:
+            # Not behind it yet: what only the side's own memory needs.
+            with pipeline.step(2):
+                own = launcher.allocate(512)
+            pipeline.begin()
+            with pipeline.step(2):
+                launcher.fill(memory.pointer, 7, 256)
+        del own
         out = np.zeros(512, np.uint8)
         launcher.download(memory.pointer, out.data)
         assert set(out[:256]) == {7}

@@ -115,8 +115,7 @@ def test_tensors_of_several_sizes_are_sealed_as_the_processor_does(gpu: CupyDevi
     assert on_device == on_processor
 
 
-@pytest.mark.parametrize("segment", [0, 5, 9])
-@pytest.mark.parametrize("where", [0, 40, -1])
+@pytest.mark.parametrize(("segment", "where"), [(0, 0), (5, -1), (9, 40)])
 def test_a_bad_tag_in_the_middle_leaves_nothing_in_whatever_order_streams_run(
     cupy: SimulatedCupy, workshop: Workshop, client: SimulatedClient, segment: int, where: int
 ) -> None:
