@@ -30,6 +30,7 @@ class CUDARuntimeError(RuntimeError):
 
 INVALID_HANDLE = 400
 CAPTURE_UNSUPPORTED = 900
+ILLEGAL_ADDRESS = 700
 
 
 @define(eq=False)
@@ -90,6 +91,8 @@ class Streams:
         self.forget_wait: int | None = None
         """The number of the wait between streams that is left out, to see that it is needed."""
         self._here = threading.local()
+        self.failing = False
+        """Whether a kernel met an illegal address: every call fails from then on, as with CUDA."""
 
     # -- streams -----------------------------------------------------------------------------------
 
@@ -119,6 +122,8 @@ class Streams:
             self._queues[stream].destroyed = True
 
     def _usable(self, stream: int) -> _Queue:
+        if self.failing:
+            raise CUDARuntimeError(ILLEGAL_ADDRESS, "cudaErrorIllegalAddress")
         queue = self._queues[stream]
         if queue.destroyed:
             raise CUDARuntimeError(INVALID_HANDLE, "cudaErrorInvalidResourceHandle: destroyed")

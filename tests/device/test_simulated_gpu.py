@@ -166,6 +166,32 @@ def test_memory_that_runs_out_between_two_chunks_leaves_nothing(
     np.testing.assert_array_equal(run(workshop, job)[1]["y"], 2 * LARGE)
 
 
+def test_a_kernel_that_breaks_the_context_ends_the_device_and_tells_nobody_a_result(
+    monkeypatch: pytest.MonkeyPatch, registry: Registry
+) -> None:
+    """Every later call fails too: the job is no result, and the worker starts as a new process."""
+    simulated = SimulatedCupy()
+    gpu = open_simulated(monkeypatch, simulated)
+    workshop = make_workshop(gpu, registry)
+
+    def wild(xp: Any, inputs: Any, _parameters: Any, _out: Any) -> Any:
+        y = 2 * inputs["x"]
+        simulated.streams.failing = True
+        return {"y": y}
+
+    kernel = attrs.evolve(workshop.registry["test.twice"], function=wild)
+    monkeypatch.setitem(workshop.registry._kernels, "test.twice", kernel)
+    client = workshop.connect()
+    job = workshop.job(client, arrays={"x": LARGE})
+    with pytest.raises(Exception, match=r"device failed|IllegalAddress"):
+        run(workshop, job)
+    assert gpu.broken
+    assert gpu.budget is not None
+    assert gpu.budget.free_bytes == gpu.budget.total
+    with pytest.raises(Exception, match=r"could not be zeroed|device|IllegalAddress"):
+        run(workshop, workshop.job(client, arrays={"x": LARGE}))
+
+
 def test_a_transforms_work_area_does_not_outlive_its_job(
     cupy: SimulatedCupy, gpu: CupyDevice
 ) -> None:
