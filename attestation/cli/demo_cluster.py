@@ -144,7 +144,8 @@ def _start_worker(
             "worker",
             *("--coordinator", url),
             *(("--attester", "tpm", "--tpm-tcti", tcti) if tcti else ("--attester", "insecure")),
-            *("--device", "cpu"),
+            # The first GPU where there is one; the results are compared within a tolerance.
+            *("--device", "auto"),
             *("--ready-file", str(ready_file)),
         ],
     )

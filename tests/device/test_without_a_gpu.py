@@ -2,6 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from attestation.cli import demo_cluster
 
 PROGRAM = """
 import importlib, pkgutil, sys
@@ -31,3 +36,12 @@ def test_the_worker_is_imported_and_examined_without_any_of_it() -> None:
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_demo_uses_the_gpu_where_there_is_one(tmp_path: Path) -> None:
+    """And says nothing where there is none: the choice is left to the machine."""
+    started: list[list[str]] = []
+    processes: Any = SimpleNamespace(start=lambda _name, command: started.append(command))
+    demo_cluster._start_worker(processes, "a", "tcp://x", tcti="", ready_file=tmp_path / "ready")
+    (command,) = started
+    assert command[command.index("--device") + 1] == "auto"
