@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench cubins docs fuzz soak lock audit sbom coverage clean
+.PHONY: help install demo test lint format bench gpu cubins docs fuzz soak lock audit sbom coverage clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
 MINUTES ?= 10
 
 help: ## List the targets
@@ -47,6 +48,9 @@ cubins: install ## Compile the GPU kernels with the pinned compiler (90 MB), for
 
 bench: install ## Sealed beside plaintext and what one would pick instead; to bench-output/
 	@$(VENV)/bin/python -m tests.bench.main --output bench-output $(BENCH_ARGS)
+
+gpu: install ## On a GPU: right first, then sanitized, then measured; GPU_ARGS=--dry-run tries it without
+	@$(VENV)/bin/python -m tests.bench.gpu --output bench-output $(GPU_ARGS)
 
 docs: install ## Redraw what docs/ shows of the code and the tests
 	@$(VENV)/bin/python -m tests.architecture.diagram --write
