@@ -129,13 +129,16 @@ class CupyMemory:
         self.held = cupy.cuda.alloc(nbytes)
         self.pointer = int(self.held.ptr)
         self.nbytes = nbytes
-        # Every view of CuPy's holds the memory itself, through whatever pointer.
-        self._holders = sys.getrefcount(self.held.mem)
+        # An array of CuPy's holds this very pointer, or the memory through one of its own.
+        self._holders = self._count()
+
+    def _count(self) -> int:
+        return sys.getrefcount(self.held) + sys.getrefcount(self.held.mem)
 
     @property
     def shared(self) -> bool:
         """Whether an array still looks at it."""
-        return sys.getrefcount(self.held.mem) > self._holders
+        return self._count() > self._holders
 
 
 class CupyLauncher:

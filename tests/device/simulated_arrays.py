@@ -20,6 +20,8 @@ class SimulatedArray:
 
     def __init__(self, xp: Any, memory: Any, view: np.ndarray[Any, Any]) -> None:
         self._xp, self._memory, self._view = xp, memory, view
+        self.pointer: Any = None
+        """The pointer that it was made with, if that was somebody else's."""
 
     @property
     def data(self) -> Any:

@@ -226,7 +226,7 @@ class _Stream:
     """`cupy.cuda.Stream`."""
 
     def __init__(
-        self, current: _Current, null: bool = False, ptds: bool = False, non_blocking: bool = False
+        self, current: _Current, null: bool = False, non_blocking: bool = False, ptds: bool = False
     ) -> None:
         self._current, self._streams = current, current.streams
         self.ptr = 0 if null else self._streams.make()
@@ -468,7 +468,9 @@ class SimulatedCupy(ModuleType):
         """A view of memory that is there already."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         raw = np.frombuffer((ctypes.c_uint8 * size).from_address(memptr.ptr), np.uint8)
-        return SimulatedArray(self, memptr.mem, raw.view(dtype).reshape(shape))
+        array = SimulatedArray(self, memptr.mem, raw.view(dtype).reshape(shape))
+        array.pointer = memptr
+        return array
 
     def full(self, shape: Any, value: Any, dtype: Any = float) -> SimulatedArray:
         array = self.empty(shape, dtype)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from attestation.sealing.segments import Layout
+from attestation.sealing.tensor_spec import TensorSpec
 from enclave_worker.device.chunks import Places
 from enclave_worker.device.confidential import Mode
 from enclave_worker.device.gpu import CupyDevice, open_gpu
@@ -121,6 +122,21 @@ def test_a_lane_is_lent_to_another_only_when_its_sides_have_ended(
         assert set(out) == {9}
         cupy.streams.synchronize_all()
         assert cupy.machine.count(b"\x09" * 4096) == 1
+
+
+@pytest.mark.parametrize("start", [0, 16])
+def test_memory_that_an_array_looks_at_is_known_to_be_shared(gpu: CupyDevice, start: int) -> None:
+    """Through the very pointer that it was taken with, or another."""
+    assert gpu.sealing is not None
+    spec = TensorSpec(dtype="uint8", shape=(16,))
+    with gpu.turn(1 << 20, require_wanted=lambda: None):
+        memory = gpu.sealing.launcher.allocate(64)
+        for look in (gpu.sealing.view, lambda held: gpu.sealing.array(held, start, spec)):
+            assert not memory.shared
+            array = look(memory)
+            assert memory.shared
+            del array
+        assert not memory.shared
 
 
 def test_memory_freed_by_another_thread_is_zeroed_whatever_gpu_is_current_there(
