@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from attestation.cli.output import emit_json, json_option, note, warn_insecure
+from attestation.cli.policy_measure import measure
 from attestation.cli.signing_keys import load_ed25519, pinned_option
 from attestation.errors import PolicyError
 from attestation.policy.loading import load_policy
@@ -126,6 +127,9 @@ def verify(file: Path, policy_key: bytes) -> None:
     """Check that the owner of a key signed the values of FILE."""
     loaded = load_policy(file, signer=policy_key)
     click.echo(f"{file}: signed, digest sha256:{loaded.digest().hex()}")
+
+
+policy.add_command(measure)
 
 
 def _openings(loaded: Policy) -> list[str]:
