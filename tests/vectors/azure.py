@@ -21,7 +21,7 @@ from attestation.evidence.tpm import PcrBank
 from attestation.policy.azure_vtpm import AzureSnpVtpmPolicy, AzureTdxVtpmPolicy
 from attestation.policy.revocation import Revocation
 from tests.vectors import intel, sev_snp, tpm
-from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
+from tests.vectors.entry import binary, event_log, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS = ("azure-snp-vtpm", "azure-tdx-vtpm")
@@ -140,7 +140,7 @@ def _quote(files: Mapping[str, bytes]) -> dict[str, Any]:
         "attest": binary(need(files, "attest")),
         "signature": tpm.signature_of(files),
         "pcrs": tpm.rows(read_json(files.get("pcrs", b"{}"))),
-        "event_log": files.get("eventlog"),
+        "event_log": event_log(files, "eventlog"),
         "ak_certificates": tpm.chain_of(files),
     }
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from attestation import limits
 from attestation.errors import DecodeError, MissingError
 
 ANY_TIME: Final = datetime(2025, 1, 1, tzinfo=UTC)
@@ -63,6 +64,15 @@ def binary(data: bytes) -> bytes:
         except binascii.Error:
             return data
     return data
+
+
+def event_log(files: Mapping[str, bytes], role: str) -> bytes | None:
+    """Return a log without the end of the memory that was reserved for it, which may be 1 MiB."""
+    data = files.get(role)
+    if data is None:
+        return None
+    kept, rest = data[: limits.EVENT_LOG_BYTES], data[limits.EVENT_LOG_BYTES :]
+    return kept if rest.count(rest[:1]) == len(rest) and rest[:1] in (b"\0", b"\xff") else data
 
 
 def time_of(entry: Mapping[str, Any], check: Mapping[str, Any]) -> datetime:

@@ -19,7 +19,7 @@ from attestation.policy.intel import IntelPolicy
 from attestation.policy.revocation import Revocation
 from attestation.policy.sgx import EnclaveWeakness, SgxPolicy
 from attestation.policy.tdx import Register, TdxPolicy
-from tests.vectors.entry import binary, need, nonce_of, read_files, time_of
+from tests.vectors.entry import binary, event_log, need, nonce_of, read_files, time_of
 from tests.vectors.verdict import Judged
 
 KINDS: Final = ("tdx", "sgx")
@@ -148,7 +148,9 @@ def examine(
         if entry["kind"] == "tdx":
             checks.announce(tdx.REPORT_STEPS)
             claims = tdx.examine(
-                TdxEvidence(quote=quote, certificates=certificates, event_log=files.get("ccel")),
+                TdxEvidence(
+                    quote=quote, certificates=certificates, event_log=event_log(files, "ccel")
+                ),
                 policy=TDX,
                 collateral=collateral,
                 now=now,

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from attestation import limits
 from attestation.errors import DecodeError
 from tests.vectors.entry import (
     ANY_TIME,
     RoleMissingError,
     binary,
+    event_log,
     expected_nonce,
     need,
     nonce_of,
@@ -41,6 +43,15 @@ def test_evidence_in_text_is_the_same_evidence(kept: bytes) -> None:
 @pytest.mark.parametrize("kept", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA", b"{}", b"\0\1"])
 def test_what_is_no_such_text_stays_what_it_is(kept: bytes) -> None:
     assert binary(kept) == kept
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\xff"])
+def test_the_memory_behind_a_log_is_left_out(fill: bytes) -> None:
+    log = b"a log".ljust(limits.EVENT_LOG_BYTES, fill)
+    assert event_log({"ccel": log + fill * 9}, "ccel") == log
+    assert event_log({"ccel": log + fill + b"more"}, "ccel") == log + fill + b"more"
+    assert event_log({"ccel": b"a log"}, "ccel") == b"a log"
+    assert event_log({}, "ccel") is None
 
 
 def test_an_input_names_a_file_or_a_role(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from tests.vectors.entry import (
     ANY_TIME,
     RoleMissingError,
     binary,
+    event_log,
     need,
     nonce_of,
     read_files,
@@ -93,7 +94,7 @@ def evidence_of(files: Mapping[str, bytes]) -> Iterator[TpmEvidence]:
             attest=attest,
             signature=signature_of(files, bank),
             pcrs=rows(_listed(source) if values is None else read_json(values)),
-            event_log=files.get("eventlog"),
+            event_log=event_log(files, "eventlog"),
             ak_public=_key(files, source),
             ak_certificates=chain_of(files),
         )
