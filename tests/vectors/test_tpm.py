@@ -4,6 +4,7 @@ The vectors lie beside the repository (`../shared/vectors`, licences in their in
 with a reason where they are absent.
 """
 
+import base64
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -136,6 +137,17 @@ def test_a_key_in_each_form_is_the_same_key() -> None:
     forms.append(read_key(size + files(GCE)["ak_public"]))
     assert len({key.spki() for key in forms}) == 1
     assert [key.attributes is None for key in forms] == [False, True, True, False]
+
+
+def test_a_certificate_is_the_same_with_the_memory_that_it_was_kept_in() -> None:
+    """Azure's vTPMs hand out what their NV index holds, zeros included; some put that into PEM."""
+    data = files(GCE)["ak_cert"]
+    filled = data + bytes(2048 - len(data))
+    text = base64.encodebytes(filled)
+    pem = b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n"
+    assert tpm.ders(filled) == tpm.ders(pem) == [data]
+    assert tpm.ders(pem + pem) == [data, data]
+    assert tpm.ders(data + b"\1") == [data + b"\1"]
 
 
 def test_a_quote_of_another_machine_does_not_verify() -> None:

@@ -5,13 +5,15 @@ brings no certificate, the key that it names is taken as pinned; roots are those
 An entry with one quote per bank is judged by the strongest, and all of them must be authentic.
 """
 
+import base64
+import binascii
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from attestation.appraisal.checklist import CannotContinueError, Checklist, Step
@@ -58,6 +60,8 @@ WORDS = {
     "signature-invalid": "quote_signature_invalid",
 }
 
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----")
+_KEY_ROLES = frozenset({"ak_cert", "ak_public", "ak_pem"})
 _NONCE = Step.authentic("nonce")
 _BANKS = ("", "_sha1", "_sha256", "_sha384", "_sha512")
 """Suffixes of roles, the strongest last."""
@@ -108,17 +112,27 @@ def signature_of(files: Mapping[str, bytes], bank: str = "") -> bytes:
 
 def chain_of(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
     """Return the key's certificate and what the entry puts above it, as DER."""
-    roles = ("ak_cert", "ak_issuer", "ak_intermediate", "ak_chain", "ak_root")
-    return tuple(
-        one for role in roles if role in files and "ak_cert" in files for one in ders(files[role])
-    )
+    if "ak_cert" not in files:
+        return ()
+    above = [role for role in files if role.startswith("ak_") and role not in _KEY_ROLES]
+    return tuple(one for role in ("ak_cert", *above) for one in ders(files[role]))
 
 
 def ders(data: bytes) -> list[bytes]:
-    """Return the certificates in a DER or PEM file."""
+    """Return the certificates in a DER or PEM file, without the zeros that fill up NV memory."""
     if b"-----BEGIN" not in data:
-        return [data]
-    return [one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(data)]
+        return [_unfilled(data)]
+    try:
+        return [_unfilled(base64.b64decode(text)) for text in _PEM.findall(data)]
+    except binascii.Error as error:
+        raise DecodeError("a PEM certificate that is not base64") from error
+
+
+def _unfilled(data: bytes) -> bytes:
+    if data[:2] != b"\x30\x82":
+        return data
+    end = 4 + int.from_bytes(data[2:4], "big")
+    return data if any(data[end:]) else data[:end]
 
 
 def rows(values: Mapping[str, str]) -> tuple[PcrRow, ...]:
@@ -185,9 +199,11 @@ def _source(files: Mapping[str, bytes]) -> Mapping[str, Any]:
 
 def _key(files: Mapping[str, bytes], source: Mapping[str, Any]) -> bytes:
     """Return the key in whichever form the entry has it."""
-    for role in ("ak_public", "ak_pem", "ak_cert"):
+    for role in ("ak_public", "ak_pem"):
         if role in files:
             return files[role]
+    if "ak_cert" in files and (found := ders(files["ak_cert"])):
+        return found[0]
     if not isinstance(text := source.get("ak_public"), str):
         raise RoleMissingError("no attestation key")
     return binary(text.encode())
