@@ -139,6 +139,14 @@ def test_a_key_in_each_form_is_the_same_key() -> None:
     assert [key.attributes is None for key in forms] == [False, True, True, False]
 
 
+def test_certificates_without_a_quote_are_judged_by_themselves() -> None:
+    wanted = {"verify_at": "2023-01-01T00:00:00Z"}
+    entry = {**entries()[GCE], "files": {"ak_cert": entries()[GCE]["files"]["ak_cert"]}}
+    assert judge_one(entry, wanted, VECTORS).verdict == "authentic"
+    expired = judge_one(entry, {"verify_at": "2099-01-01T00:00:00Z"}, VECTORS)
+    assert (expired.verdict, expired.reasons) == ("reject", ("leaf_certificate_expired",))
+
+
 def test_a_certificate_is_the_same_with_the_memory_that_it_was_kept_in() -> None:
     """Azure's vTPMs hand out what their NV index holds, zeros included; some put that into PEM."""
     data = files(GCE)["ak_cert"]

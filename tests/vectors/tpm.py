@@ -8,7 +8,7 @@ An entry with one quote per bank is judged by the strongest, and all of them mus
 import base64
 import binascii
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from attestation.appraisal.result import Check, Question
 from attestation.appraisal.tpm import REPORT_STEPS, examine
 from attestation.endorsements import azure, gcp
 from attestation.endorsements.collateral import NO_COLLATERAL
+from attestation.endorsements.tpm import find_path
 from attestation.errors import DecodeError
 from attestation.evidence.nvidia_eat import read_json
 from attestation.evidence.tpm import Attest, PcrBank, PcrRow, TpmEvidence
@@ -71,6 +72,8 @@ def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> J
     """Return the checks on every quote of the entry."""
     files = read_files(entry, check, folder)
     quotes = list(evidence_of(files))
+    if not quotes and "ak_cert" in files:
+        return _certificates_alone(chain_of(files), time_of(entry, check)), WORDS
     if not quotes:
         raise RoleMissingError("no attest")
     *weaker, strongest = [
@@ -84,6 +87,19 @@ def judge(entry: Mapping[str, Any], check: Mapping[str, Any], folder: Path) -> J
     ]
     authentic = [one for checks in weaker for one in checks if one.question is Question.AUTHENTIC]
     return (*authentic, *strongest), WORDS
+
+
+def _certificates_alone(chain: Sequence[bytes], now: datetime) -> tuple[Check, ...]:
+    """Judge a key's certificates that no quote came with."""
+
+    def lead() -> str:
+        path = find_path(chain, roots=[*azure.roots(), *gcp.roots()], now=now)
+        return f"{len(path)} certificates to a root that is built in"
+
+    checks = Checklist()
+    checks.announce([Step.authentic("certificates")])
+    checks.run(lead)
+    return checks.finish()
 
 
 def evidence_of(files: Mapping[str, bytes]) -> Iterator[TpmEvidence]:
