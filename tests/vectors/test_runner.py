@@ -41,7 +41,7 @@ def got(verdict: str, appraisal: str | None = None, *reasons: str) -> Got:
         ([GENUINE], got("authentic")),
         ([GENUINE, FORGED, DEBUG, UNKNOWN], got("reject", None, "forged")),
         ([UNKNOWN, FORGED, UNREACHED], got("reject", None, "forged")),
-        ([GENUINE, UNKNOWN, UNREACHED, DEBUG], got("unverifiable", None, "root-missing")),
+        ([GENUINE, UNKNOWN, UNREACHED, DEBUG], got("unverifiable", None, "root_missing")),
         ([GENUINE, UNREACHED], got("unverifiable")),
         ([WANTED], got("unverifiable")),
         ([], got("unverifiable")),
@@ -115,7 +115,7 @@ def index(folder: Path, kinds: list[str], verdict: str) -> Path:
     ("kind", "verdict", "reason"),
     [
         ("malformed", "reject", "malformed"),
-        ("refused", "reject", "verification-failed"),
+        ("refused", "reject", "verification_failed"),
         ("missing", "unverifiable", "missing"),
     ],
 )

@@ -67,4 +67,6 @@ def _reasons(checks: Sequence[Check], words: Words) -> tuple[str, ...]:
 
 
 def _word(check: Check, words: Words) -> str:
-    return words.get(check.code, check.code) if isinstance(words, Mapping) else words(check)
+    word = words.get(check.code, check.code) if isinstance(words, Mapping) else words(check)
+    # The index writes its words with underscores; a code that it has no other word for as well.
+    return word.replace("-", "_") if word == check.code else word
