@@ -43,12 +43,9 @@ def head(major: int, argument: int) -> bytes:
 
 
 _ONE_BYTE: Final = [bytes((number,)) for number in range(256)]
-SMALL_UINTS: Final = _ONE_BYTE[:24]
-"""The encodings of the integers from 0 to 23."""
 
 
-def argument(data: bytes, at: int, major: int) -> tuple[int, int]:
-    """Return the argument of the head at an offset, which is of a `major` type, and its end."""
+def _argument(data: bytes, at: int, major: int) -> tuple[int, int]:
     extra = data[at] - major
     if 0 <= extra < 24:
         return extra, at + 1
@@ -78,7 +75,7 @@ def read_uint(maximum: int) -> Read:
     def read(data: bytes, at: int) -> tuple[int, int]:
         value, end = data[at], at + 1
         if value >= 24:
-            value, end = argument(data, at, _UINT)
+            value, end = _argument(data, at, _UINT)
         if value > maximum:
             not_plain()
         return value, end
@@ -101,7 +98,7 @@ def read_octets(*, exactly: int | None, limit: int | None) -> Read:
         return read_exactly
 
     def read(data: bytes, at: int) -> tuple[bytes, int]:
-        size, begin = argument(data, at, _BYTES)
+        size, begin = _argument(data, at, _BYTES)
         end = begin + size
         if limit is None or size > limit or end > len(data):
             not_plain()
@@ -114,7 +111,7 @@ def read_text(limit: int) -> Read:
     """Read ASCII text of at most `limit` characters; other text is rare."""
 
     def read(data: bytes, at: int) -> tuple[str, int]:
-        size, begin = argument(data, at, _TEXT)
+        size, begin = _argument(data, at, _TEXT)
         end = begin + size
         piece = data[begin:end]
         if size > limit or len(piece) != size or not piece.isascii():
@@ -137,7 +134,7 @@ def read_word(words: Mapping[str, Any]) -> Read:
     longest = max(map(len, forms))
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
-        size, begin = argument(data, at, _TEXT)
+        size, begin = _argument(data, at, _TEXT)
         end = begin + size
         if size > longest:
             not_plain()
@@ -164,7 +161,7 @@ def read_array(inner: Read, limit: int) -> Read:
     """Read tuples of at most `limit` inner values."""
 
     def read(data: bytes, at: int) -> tuple[tuple[Any, ...], int]:
-        count, at = argument(data, at, _ARRAY)
+        count, at = _argument(data, at, _ARRAY)
         if count > limit:
             not_plain()
         values = []
@@ -198,7 +195,7 @@ def read_table(inner: Read, limit: int, key: int) -> Read:
     read_key = read_text(key)
 
     def read(data: bytes, at: int) -> tuple[dict[str, Any], int]:
-        count, at = argument(data, at, _MAP)
+        count, at = _argument(data, at, _MAP)
         if count > limit:
             not_plain()
         values: dict[str, Any] = {}

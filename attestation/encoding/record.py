@@ -10,14 +10,15 @@ parser cannot forget a check. Hand-written parsers of twenty messages were tried
 four lines each, and the fourth was the one that got forgotten.
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self, TypeAlias, TypeVar
 
 import attrs
 
 from attestation import limits
-from attestation.encoding import cbor, compiled, plain
+from attestation.encoding import cbor, plain
 from attestation.errors import DecodeError, EnclaveError
 
 _CODEC: Final = "codec"
@@ -29,8 +30,7 @@ class Codec:
     """How one value becomes CBOR and back. `decode` raises `DecodeError` and nothing else.
 
     `read` and `write` are the short way of the common forms (`plain`); codecs may lack them.
-    `octets` above 0 says that every value is a byte string of that length, and `maximum` that it is
-    an unsigned integer up to it.
+    `octets` above 0 says that every value is a byte string of that length.
     """
 
     encode: Callable[[Any], cbor.Value]
@@ -38,7 +38,6 @@ class Codec:
     read: plain.Read | None = None
     write: plain.Write | None = None
     octets: int = 0
-    maximum: int | None = None
 
 
 def item(codec: Codec, *, default: Any = attrs.NOTHING, secret: bool = False) -> Any:
@@ -87,7 +86,7 @@ def uint(maximum: int = _UINT64) -> Codec:
             raise DecodeError(f"not an integer from 0 to {maximum}")
         return value
 
-    return Codec(_same, decode, plain.read_uint(maximum), plain.write_uint, maximum=maximum)
+    return Codec(_same, decode, plain.read_uint(maximum), plain.write_uint)
 
 
 def boolean() -> Codec:
@@ -279,10 +278,15 @@ _Field: TypeAlias = tuple[bytes, bytes, str, Codec | None]
 
 @attrs.frozen
 class _Layout:
-    """How a kind of record is read and written: field by field, in an order that never changes."""
+    """The fields of a record in the order in which they are encoded, which never changes."""
 
-    read: plain.Read
-    write: plain.Write
+    kind: type[Record]
+    reads: tuple[tuple[bytes, int, str, int, plain.Read], ...]
+    """What stands before a value and how long that is, its name, its length or 0, what reads it."""
+    writes: tuple[tuple[bytes, plain.Write], ...]
+    values: Callable[[Any], tuple[Any, ...]]
+    tail: bytes
+    """What stands behind the last value."""
 
     @classmethod
     def of(cls, kind: type[Record]) -> Self:
@@ -292,32 +296,72 @@ class _Layout:
         ]
         fields += [(cbor.encode(name), b"", name, codec) for name, codec in _codecs(kind)]
         fields.sort(key=_key)
-        before, steps = plain.map_head(len(fields)), list[compiled.Step]()
+        before, steps = plain.map_head(len(fields)), list[tuple[bytes, str, Codec]]()
         for key, value, name, codec in fields:
             before += key + value
             if codec is not None:
-                steps.append(_step(before, name, codec))
+                steps.append((before, name, codec))
                 before = b""
-        return cls(compiled.reader(kind, steps, before), compiled.writer(steps, before))
+        return cls(
+            kind=kind,
+            reads=tuple(_reading(*step) for step in steps),
+            writes=tuple((fixed, _writer(codec)) for fixed, _, codec in steps),
+            values=_getter([name for _, name, _ in steps]),
+            tail=before,
+        )
+
+    def read(self, data: bytes, at: int) -> tuple[Any, int]:
+        """Read the record that begins at `at`; raises `NotPlainError` for whatever is unusual.
+
+        A byte string of a known length may run past the end of the data: then the end that is
+        returned does, too.
+        """
+        values = {}
+        for before, skip, name, size, read in self.reads:
+            if not data.startswith(before, at):
+                plain.not_plain()
+            at += skip
+            if size:
+                values[name] = data[at : at + size]
+                at += size
+            else:
+                values[name], at = read(data, at)
+        if not data.startswith(self.tail, at):
+            plain.not_plain()
+        return self.kind(**values), at + len(self.tail)
+
+    def write(self, value: Any) -> bytes:
+        """Return the one encoding of `value`."""
+        parts: list[bytes] = []
+        for (before, write), each in zip(self.writes, self.values(value), strict=True):
+            parts += (before, write(each))
+        parts.append(self.tail)
+        return b"".join(parts)
 
 
 def _key(field: _Field) -> bytes:
     return field[0]
 
 
-def _step(before: bytes, name: str, codec: Codec) -> compiled.Step:
-    return compiled.Step(
-        before=before,
-        name=name,
-        read=codec.read or _read_generally,
-        write=codec.write or (lambda value: cbor.encode(codec.encode(value))),
-        octets=codec.octets,
-        maximum=codec.maximum,
-    )
+def _reading(before: bytes, name: str, codec: Codec) -> tuple[bytes, int, str, int, plain.Read]:
+    if codec.octets:
+        before += plain.octets_head(codec.octets)
+    return before, len(before), name, codec.octets, codec.read or _read_generally
 
 
 def _read_generally(_data: bytes, _at: int) -> tuple[Any, int]:
     plain.not_plain()
+
+
+def _writer(codec: Codec) -> plain.Write:
+    return codec.write or (lambda value: cbor.encode(codec.encode(value)))
+
+
+def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what fetches all attributes at once; `attrgetter` makes no tuple of fewer than two."""
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda value: tuple([getattr(value, name) for name in names])
 
 
 _LAYOUTS: Final[dict[type[Record], _Layout]] = {}
