@@ -14,7 +14,6 @@ import ctypes
 import itertools
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,8 @@ from enclave_worker.device.cubins import Tuning
 from enclave_worker.device.launcher import Pointer
 from tests.device.quick_kernels import QuickKernels
 from tests.device.simulated_arrays import SimulatedArray, compute, plain
-from tests.device.simulated_streams import PACES, CUDARuntimeError, Marker, Pace, Streams
+from tests.device.simulated_objects import Current, Event, Stream
+from tests.device.simulated_streams import PACES, CUDARuntimeError, Pace, Streams
 from tests.gpu_aead.host_launcher import HostLauncher
 
 LEFTOVER = 0xA5
@@ -193,104 +193,6 @@ class _Transforms:
         return self._cupy.call(np.fft.fft, array, norm=norm)
 
 
-class _Current:
-    """The stream that is current in each thread."""
-
-    def __init__(self, streams: Streams) -> None:
-        self.streams = streams
-        self._here = threading.local()
-        self._null = _Stream(self, null=True)
-
-    @property
-    def stack(self) -> list["_Stream"]:
-        if not hasattr(self._here, "stack"):
-            self._here.stack = [self._null]
-        return list(self._here.stack)
-
-    def set(self, stack: list["_Stream"]) -> None:
-        self._here.stack = stack
-
-    def get(self, _device: int = -1) -> "_Stream":
-        return self.stack[-1]
-
-    def elapsed(self, start: "_Event", end: "_Event") -> float:
-        assert start.timed
-        assert end.timed
-        self.streams.synchronize_all()
-        assert start.marker is not None
-        assert end.marker is not None
-        return max(1e-6, (end.marker.at - start.marker.at) * 1e3)
-
-
-class _Stream:
-    """`cupy.cuda.Stream`."""
-
-    def __init__(
-        self, current: _Current, null: bool = False, non_blocking: bool = False, ptds: bool = False
-    ) -> None:
-        self._current, self._streams = current, current.streams
-        self.ptr = 0 if null else self._streams.make()
-
-    def __del__(self) -> None:
-        if self.ptr and not sys.is_finalizing():
-            self._streams.destroy(self.ptr)
-
-    def __enter__(self) -> "_Stream":
-        self._current.set([*self._current.stack, self])
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._current.set(self._current.stack[:-1])
-
-    def synchronize(self) -> None:
-        self._streams.synchronize(self.ptr)
-
-    def wait_event(self, event: "_Event") -> None:
-        self._streams.wait(self.ptr, event.marker)
-
-    def begin_capture(self, mode: int | None = None) -> None:
-        self._streams.begin(self.ptr)
-
-    def end_capture(self) -> "_Graph":
-        return _Graph(self._current, self._streams.end(self.ptr))
-
-
-class _Event:
-    """`cupy.cuda.Event`."""
-
-    def __init__(
-        self, current: _Current, block: bool = False, disable_timing: bool = False
-    ) -> None:
-        self._current = current
-        self.marker: Marker | None = None
-        self.timed = not disable_timing
-
-    def record(self, stream: _Stream | None = None) -> None:
-        where, streams = (stream or self._current.get()).ptr, self._current.streams
-        self.marker = marker = streams.record(where)
-
-        def note() -> None:
-            marker.at = time.perf_counter()
-
-        streams.put(where, note)
-
-    def synchronize(self) -> None:
-        assert self.marker is not None
-        self._current.streams.finish_marker(self.marker)
-
-
-class _Graph:
-    """`cupy.cuda.Graph`."""
-
-    def __init__(self, current: _Current, work: list[Callable[[], None]]) -> None:
-        self._current, self.work = current, work
-
-    def launch(self, stream: _Stream | None = None) -> None:
-        where = (stream or self._current.get()).ptr
-        for each in self.work:
-            self._current.streams.put(where, each)
-
-
 class _Modules:
     """Our cubins by their bytes, and the same source for the processor."""
 
@@ -379,7 +281,7 @@ class SimulatedCupy(ModuleType):
         self._pinned: list[np.ndarray[Any, Any]] = []
         runtime = _Runtime(self.machine, gpus)
         attributes = {"MultiProcessorCount": 4}
-        current = _Current(self.streams)
+        current = Current(self.streams)
         streams = self.streams
 
         class Device:
@@ -414,8 +316,8 @@ class SimulatedCupy(ModuleType):
                 funcSetAttribute=lambda _function, _attribute, _value: None,
                 funcGetAttribute=lambda _attribute, _function: 0,
             ),
-            Stream=partial(_Stream, current),
-            Event=partial(_Event, current),
+            Stream=partial(Stream, current),
+            Event=partial(Event, current),
             get_current_stream=current.get,
             get_elapsed_time=current.elapsed,
         )
