@@ -95,6 +95,7 @@ class Broker:
         self._reread_ms = 0
         self._wakeup = Wakeup()
         self._verbose = logging.getLogger("coordinator").isEnabledFor(logging.DEBUG)
+        self.core.world.verbose = self._verbose or self._traces is not None
         self._stops = 0
         self._drain_ends: float | None = None
         self._deferred: list[do.Instruction] = []

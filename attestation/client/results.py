@@ -194,7 +194,7 @@ def verify_and_open(
     try:
         header = ResultHeader.from_bytes(delivery.header)
         receipt = Receipt.from_bytes(delivery.receipt)
-        keyset_id = ReceiptClaims.from_bytes(receipt.claims).keyset_id
+        keyset_id = receipt.parsed.keyset_id
         if delivery.early is not None:
             commitment = delivery.early.commitment
         else:

@@ -20,6 +20,10 @@ EVENT_LOG: Final = Path("/sys/firmware/acpi/tables/data/CCEL")
 """Where Linux shows what the firmware and the boot loader measured into a TD's RTMRs."""
 
 
+_RESERVED_BYTES: Final = 4 * limits.MIB
+"""More than any firmware reserves for the log."""
+
+
 class TsmAttester:
     """Evidence of kind `sev-snp` or `tdx`, whichever driver the kernel has loaded."""
 
@@ -89,11 +93,17 @@ _FORMS: Final[
 """For each driver its kind of Evidence, and what returns the data signed and the body."""
 
 
+def _without_fill(data: bytes) -> bytes:
+    """Leave out what is beyond the largest log, if it is memory that was reserved and not used."""
+    kept, rest = data[: limits.EVENT_LOG_BYTES], data[limits.EVENT_LOG_BYTES :]
+    return data if rest.strip(b"\0") and rest.strip(b"\xff") else kept
+
+
 def _read_event_log(path: Path) -> bytes | None:
     # It helps an appraisal and is no part of what is signed: without it the RTMRs stand alone.
     try:
         with path.open("rb") as file:
-            data = file.read(limits.EVENT_LOG_BYTES + 1)
+            data = _without_fill(file.read(_RESERVED_BYTES + 1))
         EventLog.from_bytes(data)
     except FileNotFoundError:
         return None

@@ -69,7 +69,7 @@ class Kernel:
         when the function ends without a result or breaks its signature.
         """
         values = self.signature.resolve(parameters)
-        expected = self.signature.infer(
+        expected = self.signature.infer_resolved(
             {name: spec_of(array) for name, array in inputs.items()}, values
         )
         buffers = dict(out or {})

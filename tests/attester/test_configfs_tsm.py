@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from attestation.evidence.event_log import EventLog
 from attestation.evidence.intel_quote import Quote
 from attestation.evidence.sev_snp import Report, SevSnpEvidence
 from attestation.evidence.tdx import TdxEvidence
@@ -98,8 +99,18 @@ def test_the_event_log_of_a_trust_domain_goes_along(
     body = TsmAttester(machine.tsm, event_log=folder / "ccel.bin").collect(signed)
     assert TdxEvidence.from_bytes(body).event_log == log
     (tmp_path / "CCEL").write_bytes(b"no log at all")
-    body = TsmAttester(machine.tsm, event_log=tmp_path / "CCEL").collect(signed)
-    assert TdxEvidence.from_bytes(body).event_log is None
+    reserved = tmp_path / "CCEL"
+    for fill in (b"\0", b"\xff"):
+        # As some machines show it: a mebibyte, of which the log takes the beginning.
+        reserved.write_bytes(log.rstrip(b"\0\xff").ljust(1 << 20, fill))
+        body = TsmAttester(machine.tsm, event_log=reserved).collect(signed)
+        kept = TdxEvidence.from_bytes(body).event_log
+        assert kept is not None
+        assert EventLog.from_bytes(kept) == EventLog.from_bytes(log)
+    for unreadable in (log.ljust(1 << 20, b"x"), b""):
+        reserved.write_bytes(unreadable)
+        body = TsmAttester(machine.tsm, event_log=reserved).collect(signed)
+        assert TdxEvidence.from_bytes(body).event_log is None
 
 
 @pytest.mark.parametrize("fault", [BUSY, AGAIN, INTERRUPTED])
