@@ -324,7 +324,8 @@ def test_a_durable_job_is_not_sent_again_because_somebody_says_so(stage: Stage) 
     lost = Message(Header(Kind.LOST, job.job_id))
     site.relay.wait_for(Leg.FROM_CLIENT, Kind.SUBMIT)
     site.relay.inject(Leg.TO_CLIENT, site.relay.clients[0], lost)
-    client.jobs()
+    client.jobs()  # it was told
+    client.jobs()  # and what it did about it has arrived
     if len(site.relay.find(Leg.FROM_CLIENT, Kind.SUBMIT)) > 1:
         raise DamageError("the job was sealed and sent a second time")
     return DROPPED
