@@ -28,7 +28,7 @@ import numpy as np
 from attrs import frozen
 
 from attestation import limits
-from attestation.errors import DecodeError, NotAuthenticError
+from attestation.errors import DecodeError, LocalProtocolError, NotAuthenticError
 from attestation.identifiers import JobId
 from attestation.receipts.commitment import SegmentCommitment
 from attestation.sealing.content_key import ContentKey
@@ -56,7 +56,7 @@ CHUNK_BYTES: Final = 8 * limits.MIB
 
 
 def _no_view(_memory: Memory) -> DeviceArray:
-    raise NotImplementedError("this device keeps no memory for its jobs")
+    raise LocalProtocolError("this device keeps no memory for its jobs")
 
 
 @frozen(kw_only=True)

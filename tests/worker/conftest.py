@@ -3,6 +3,7 @@
 import importlib
 import queue
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,7 @@ from enclave_worker.kernels.registry import Registry
 from enclave_worker.keystore import Keystore
 from enclave_worker.sessions import SessionTable
 from tests.worker.simulated_client import SimulatedClient, SimulatedJob
+from tests.worker.site import Site, standing_site
 
 NOW_MS = 1_800_000_000_000
 
@@ -176,3 +178,10 @@ def workshop(registry: Registry) -> Workshop:
 def client(workshop: Workshop) -> SimulatedClient:
     """A client with an open session at `workshop`."""
     return workshop.connect()
+
+
+@pytest.fixture
+def site(registry: Registry) -> Iterator[Site]:
+    """A coordinator that the test plays, and a worker over `registry` that joined it."""
+    with standing_site(registry) as site:
+        yield site

@@ -1,7 +1,5 @@
 """Jobs that are computed on segment by segment: what may leave before the input is whole (G4)."""
 
-import threading
-from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
@@ -16,24 +14,13 @@ from attestation.sealing.tensor_spec import TensorSpec
 from attestation.wire.control import RefusalCode
 from attestation.wire.frames import Frame, Header, Kind
 from attestation.wire.messages import ResultHeader
-from enclave_worker.admission import Terms
-from enclave_worker.assembly import assemble
-from enclave_worker.attester.insecure import InsecureAttester
-from enclave_worker.buffers import BufferPool
-from enclave_worker.device.backend import select_device
-from enclave_worker.engine import ProgramEngine
 from enclave_worker.executor import JobExecution
 from enclave_worker.kernels.registry import Registry
-from enclave_worker.keystore import Keystore
 from enclave_worker.refusals import ExpiredError, JobNotAuthenticError, RevokedError
-from enclave_worker.sessions import SessionTable
-from enclave_worker.settings import WorkerSettings
 from enclave_worker.streaming import cut
-from enclave_worker.transport import Transport
 from tests.worker.conftest import Workshop
 from tests.worker.simulated_client import SEGMENT_BYTES, SimulatedClient, SimulatedJob
-from tests.worker.simulated_coordinator import SimulatedCoordinator
-from tests.worker.test_runtime import Site, verified
+from tests.worker.site import Site, verified
 
 ELEMENTS = SEGMENT_BYTES // 4
 
@@ -42,20 +29,6 @@ ELEMENTS = SEGMENT_BYTES // 4
 def registry(kernels: ModuleType) -> Registry:
     modules = ("nn", "stats", "linalg_batched", "convert")
     return Registry([*(f"enclave_worker.kernels.{name}" for name in modules), kernels])
-
-
-@pytest.fixture
-def workshop(registry: Registry) -> Workshop:
-    pool = BufferPool(keep_bytes=1 << 26)
-    return Workshop(
-        registry=registry,
-        catalogue=registry.catalogue(),
-        keystore=Keystore(),
-        sessions=SessionTable(),
-        pool=pool,
-        engine=ProgramEngine(select_device("cpu"), registry, pool=pool),
-        terms=Terms(max_job_bytes=1 << 26),
-    )
 
 
 def plan_of(
@@ -269,29 +242,6 @@ def test_a_streamed_job_is_not_run_whole(workshop: Workshop, client: SimulatedCl
 
 
 # -- over a socket --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def site(registry: Registry) -> Iterator[Site]:
-    with SimulatedCoordinator() as coordinator:
-        ready: list[bytes] = []
-        runtime = assemble(
-            WorkerSettings(coordinator=coordinator.url, capacity=2, max_job_bytes=1 << 27),
-            transport=Transport(coordinator.url),
-            device=select_device("cpu"),
-            attester=InsecureAttester(),
-            registry=registry,
-            ready=ready.append,
-        )
-        thread = threading.Thread(target=runtime.run)
-        thread.start()
-        try:
-            coordinator.wait(lambda: bool(ready))
-            yield Site(coordinator, runtime, thread, registry.catalogue(), ready)
-        finally:
-            runtime.request_stop()
-            runtime.request_stop()
-            thread.join(20)
 
 
 def test_outputs_leave_while_inputs_arrive_and_the_last_one_waits(site: Site) -> None:
