@@ -10,6 +10,9 @@ HUGE: Final = 512 * limits.MIB
 HUGE_MEMORY: Final = 8 << 30
 """Memory that must be free for the largest tensors: several copies of them exist at once."""
 
+GIANT_MEMORY: Final = 4 << 30
+"""Memory that must be free for each GiB of the one that is larger than any bound."""
+
 
 @frozen(kw_only=True)
 class Effort:
@@ -27,6 +30,7 @@ class Effort:
     huge_rounds: int
     appraisals: int
     """Times that each piece of evidence is appraised."""
+    giant_gib: int
     instructions: bool
 
 
@@ -40,6 +44,7 @@ FULL: Final = Effort(
     windows=(1, 8, 64, 512, 4096),
     huge_rounds=3,
     appraisals=30,
+    giant_gib=4,
     instructions=True,
 )
 QUICK: Final = Effort(
@@ -52,5 +57,6 @@ QUICK: Final = Effort(
     windows=(1, 64, 1024),
     huge_rounds=0,
     appraisals=5,
+    giant_gib=0,
     instructions=False,
 )

@@ -16,10 +16,10 @@ from typing import Any, Final
 from attrs import define, field
 
 from attestation.cli.demo_processes import DemoProcessError, ended_like_ctrl_c
-from tests.bench import machine, report, sections
+from tests.bench import giant, machine, report, sections
 from tests.bench.appraisal import measure as appraisals
 from tests.bench.certificates import write_certificates
-from tests.bench.effort import FULL, HUGE_MEMORY, QUICK, Effort
+from tests.bench.effort import FULL, GIANT_MEMORY, HUGE_MEMORY, QUICK, Effort
 from tests.bench.instructions import instructions
 from tests.bench.peers.catalogue import PEERS, Peer
 from tests.bench.peers.install import NotInstalledError, install, version
@@ -29,7 +29,7 @@ from tests.bench.systems import System, peer, plaintext, sealed
 SECTIONS: Final = (
     *("limit", "cores"),
     *(each.name for each in PEERS),
-    *("appraisal", "instructions"),
+    *("giant", "appraisal", "instructions"),
 )
 
 
@@ -51,6 +51,8 @@ class Run:
         self.document["aead"] = machine.aead_rates()
         if {"limit", "cores", *(each.name for each in peers)} & set(self.only):
             self._heats(peers)
+        if "giant" in self.only:
+            self._giant()
         if "appraisal" in self.only:
             self._appraisals()
         if "instructions" in self.only:
@@ -103,6 +105,18 @@ class Run:
                 self._keep(sections.against(which, theirs, ours, bare, self.effort))
         except (ClientFailedError, DemoProcessError) as error:
             self._skip(which.name, str(error))
+
+    def _giant(self) -> None:
+        if not self.effort.giant_gib:
+            self._skip("giant", "left out of quick runs")
+        elif machine.available_memory() < GIANT_MEMORY * self.effort.giant_gib:
+            self._skip("giant", "less memory is free than its arrays take")
+        else:
+            self._say(f"a tensor of {self.effort.giant_gib} GiB")
+            try:
+                self.document["giant"] = giant.measure(self.effort.giant_gib)
+            except (ClientFailedError, DemoProcessError) as error:
+                self._skip("giant", str(error))
 
     def _appraisals(self) -> None:
         self._say("appraisals")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attestation import limits
+from tests.bench.giant import beyond
 from tests.bench.goals import GOALS
 from tests.bench.plots import figures
 from tests.bench.results import NAMES, Results
@@ -52,6 +53,7 @@ def markdown(results: Results, folder: str) -> str:
         _latency(results),
         _costs(results),
         _memory(results),
+        _giant(results),
         _threads(results),
         _appraisal(results),
         _instructions(results),
@@ -270,6 +272,24 @@ def _memory(results: Results) -> str:
         "The client's share is mostly the tensors themselves; Ray's `head` shares memory with it."
     )
     return f"### Memory\n\n{table(head, rows)}\n\n{note}"
+
+
+def _giant(results: Results) -> str:
+    found = results.document.get("giant", [])
+    if not found:
+        return ""
+    roles = list(found[0]["peak"])
+    rows = [
+        [row["way"], f"{row['seconds']:.0f}", *(_mib(beyond(row, role)) for role in roles)]
+        for row in found
+    ]
+    size = f"{found[0]['bytes'] / (1 << 30):g} GiB"
+    head = [f"{size}, y = 2x + 1", "seconds", *(f"{role}, MiB" for role in roles)]
+    note = (
+        "What each process held at most, beyond what it held before; of the client also without "
+        "the tensor and its result, which are arrays in memory."
+    )
+    return f"### Memory while {size} pass\n\n{table(head, rows)}\n\n{note}"
 
 
 def _mib(count: int) -> str:

@@ -44,7 +44,7 @@ class System:
         return {role: kernel.cpu_seconds(pids) for role, pids in self.roles().items()}
 
 
-class _Started(DemoProcesses):
+class Started(DemoProcesses):
     """Processes that are found again by name."""
 
     def __init__(self, logs: Path) -> None:
@@ -69,7 +69,7 @@ class _Started(DemoProcesses):
 def sealed(folder: Path) -> Iterator[System]:
     """Run a coordinator, a worker and a client of ours."""
     place = folder / "sealed"
-    with _Started(place / "logs") as processes:
+    with Started(place / "logs") as processes:
         cluster = Cluster.start(
             processes,
             kind="insecure",  # how a key set is attested costs nothing per job
@@ -92,7 +92,7 @@ def plaintext(folder: Path, name: str) -> Iterator[System]:
     if name == "curve":
         environment = {CURVE: b" ".join(zmq.curve_keypair()).decode()}
     port = free_port()
-    with _Started(place / "logs") as processes:
+    with Started(place / "logs") as processes:
         for part in parts:
             command = [sys.executable, "-m", "tests.bench.plaintext", part, str(port)]
             processes.start(part, _with(environment, command))
@@ -110,7 +110,7 @@ def peer(folder: Path, tls: Path, which: Peer) -> Iterator[System]:
     """Run a peer's servers and its client, in the peer's own environment."""
     place = folder / which.name
     plan = which.plan(which, tuple(free_port() for _ in range(which.ports)), tls)
-    with _Started(place / "logs") as processes:
+    with Started(place / "logs") as processes:
         for server in plan.servers:
             processes.start(server.role, _with(plan.environment, server.command))
             processes.wait_until(
@@ -128,7 +128,7 @@ def _timed(
     client: list[str],
     place: Path,
     environment: Mapping[str, str],
-    processes: _Started,
+    processes: Started,
 ) -> Iterator[System]:
     watch = Stopwatch.start(name, client, place, environment)
     try:
