@@ -60,6 +60,9 @@ ASKS_PER_TURN: Final = 64
 DISPATCHES_PER_ATTEMPT: Final = 8
 """Dispatches, refused ones included, per allowed failure: ends a job that wanders forever."""
 
+BARRED_LEASES: Final = 3
+"""Leases for which a worker that lost a job is not given it again while another could have it."""
+
 
 class Dispatch:
     """Moves jobs between waiting, leased and over."""
@@ -106,7 +109,11 @@ class Dispatch:
         if not world.budget.allows(job.account, self._lane_bytes(job)):
             world.passed_over = True
             return None
-        return choose(job, world.workers)
+        worker = choose(job, world.workers, world.now_ms)
+        if worker is None and job.lost_by:
+            # Who lost it may have it again after a while, without anything else happening.
+            world.passed_over = True
+        return worker
 
     def _lane_bytes(self, job: Job) -> int:
         rules, record = self._world.rules, job.record
@@ -178,7 +185,7 @@ class Dispatch:
         world = self._world
         attempt = job.attempt_number
         if failed and job.attempt is not None:
-            job.lost_by.add(job.attempt.worker_id)
+            job.lost_by[job.attempt.worker_id] = world.now_ms + BARRED_LEASES * world.rules.lease_ms
         self._end_attempt(job, revoke=True)
         job.apply(LeaseLost)
         world.counters["leases.lost"] += 1

@@ -198,8 +198,9 @@ class Job:
     attempt_number: int = 0
     failures: int = 0
     declined_by: set[WorkerId] = field(factory=set)
-    lost_by: set[WorkerId] = field(factory=set)
-    """Workers under whose lease an attempt failed: they get it again when no other can have it."""
+    lost_by: dict[WorkerId, int] = field(factory=dict)
+    """Workers under whose lease an attempt failed, and until when they do not get it again while
+    another that is here could have it."""
     asked: set[WorkerId] = field(factory=set)
     body: tuple[Payload, ...] | None = field(default=None, repr=False)
     client_credit: int = 0

@@ -43,16 +43,20 @@ def suits(job: Job, worker: Worker) -> bool:
     )
 
 
-def choose(job: Job, workers: Mapping[WorkerId, Worker]) -> Worker | None:
+def choose(job: Job, workers: Mapping[WorkerId, Worker], now_ms: int) -> Worker | None:
     """Return the least loaded, then cheapest, eligible worker with a free place.
 
-    One that failed this job before comes last: it says itself how much it can take.
+    One that failed this job before comes last: it says itself how much it can take. For a while it
+    is not even given it when the others are busy: a liar with endless room would have every attempt
+    of a job before the honest one has a place.
     """
     best: Worker | None = None
     best_rank: tuple[bool, float, int, bytes] | None = None
-    for worker_id in present(job, workers):
-        worker = workers[worker_id]
-        if not worker.free or not eligible(job, worker):
+    could = [workers[each] for each in present(job, workers) if eligible(job, workers[each])]
+    others = any(worker.worker_id not in job.lost_by for worker in could)
+    for worker in could:
+        worker_id = worker.worker_id
+        if not worker.free or (others and job.lost_by.get(worker_id, 0) > now_ms):
             continue
         load = len(worker.running) / worker.capacity
         rank = (worker_id in job.lost_by, load, worker.description.price, worker_id)
@@ -72,7 +76,8 @@ class Line:
         """Return what makes jobs equal for placing."""
         record = job.record
         usable = frozenset(job.wraps.keys() - job.declined_by)
-        return (usable, record.catalogue_digest, record.price_limit, job.total_bytes)
+        lost_by = frozenset(job.lost_by)
+        return (usable, lost_by, record.catalogue_digest, record.price_limit, job.total_bytes)
 
     def pick(self, place: Place) -> tuple[Job, Worker] | None:
         """Take out the oldest job that can start."""

@@ -3,11 +3,12 @@
 import pytest
 
 from attestation import limits
+from attestation.identifiers import JobId
 from attestation.wire.control import ClientHello, Heartbeat, RefusalCode
 from attestation.wire.frames import Header, Kind
 from coordinator.core import events
 from coordinator.core import instructions as do
-from coordinator.core.dispatch import ASKS_PER_TURN
+from coordinator.core.dispatch import ASKS_PER_TURN, BARRED_LEASES
 from coordinator.core.listing import ANSWERS_PER_TURN
 from coordinator.core.rules import Rules
 from coordinator.core.scheduling import LINES_SEARCHED
@@ -275,3 +276,41 @@ def test_a_transfer_whose_worker_left_gets_no_further_turn() -> None:
     broker.tick()
     assert not broker.core.world.pumping
     assert jobs_known(broker)[JOB].attempt is None
+
+
+def test_a_worker_with_endless_room_does_not_have_every_attempt_of_what_it_drops() -> None:
+    """G11: jobs wait for the honest worker's one place, and are not given back to who lost them.
+
+    After a while they are: it may have been an accident, and the other may be busy for long.
+    """
+    broker = SimulatedBroker(Rules(lease_ms=1_000, heartbeat_ms=100))
+    client = SimulatedClient(broker)
+    greedy = SimulatedWorker(broker, instance=1, capacity=100)
+    jobs = [bytes([number]) * 16 for number in range(1, 4)]
+    for job_id in jobs:
+        submit(client, greedy, job_id=job_id)
+    assert len(greedy.take(Kind.ASSIGN)) == 3
+    honest = SimulatedWorker(broker, instance=2, capacity=1)
+    for job_id in jobs:
+        client.send(Header(Kind.WRAP, JobId(job_id), peer=honest.worker_id), b"w" * 76)
+    _live(broker, 1_100, greedy, honest)
+    running = honest.assigned()
+    _live(broker, BARRED_LEASES * 1_000 - 500, greedy, honest, running=running)
+    assert not greedy.take(Kind.ASSIGN), "the others wait"
+    honest.result(*running, b"o" * 40)
+    second = honest.assigned()
+    _live(broker, 1_000, greedy, honest, running=second)
+    assert len(greedy.take(Kind.ASSIGN)) == 1, "it gets what nobody else has taken for so long"
+
+
+def _live(
+    broker: SimulatedBroker,
+    ms: int,
+    *workers: SimulatedWorker,
+    running: tuple[bytes, int] | None = None,
+) -> None:
+    """Let time pass; the last of the workers keeps `running` alive."""
+    for _ in range(ms // 50):
+        for worker in workers:
+            worker.heartbeat(*([running] if running and worker is workers[-1] else []))
+        broker.tick(50)

@@ -113,6 +113,7 @@ def test_a_client_that_grants_everything_and_reads_nothing_costs_a_window(
                 liar.send(Header(Kind.OUTPUT_CREDIT, job_id, count=MOST))
             time.sleep(1)
         liar.expect(Kind.ACCEPTED)
+        liar.expect(Kind.OUTPUT_HEADERS)
         for index in range(COUNT):
             assert liar.expect(Kind.OUTPUT)[0].index == index, "and it all comes when it reads"
         liar.expect(Kind.RESULT)
