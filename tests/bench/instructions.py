@@ -26,6 +26,7 @@ from attestation.client.requests import JobSpec, SealedRequest, choose, seal_req
 from attestation.client.results import Delivery, verify_and_open
 from attestation.client.workers import ReadyWorker
 from attestation.identifiers import SessionId
+from attestation.sealing.recycled import RecycledBuffers
 from attestation.wire.client_session import ClientSession
 from attestation.wire.messages import AttestationReply, SessionAccepted, parse
 from enclave_worker.admission import JobOffer
@@ -49,6 +50,7 @@ class _Pair:
 
     def __init__(self) -> None:
         site, self.key = honest.workshop(), ClientKey.of(None)
+        self.buffers = RecycledBuffers()
         self.site = site
         session = ClientSession(policy=honest.any_catalogue(), client_key=self.key.public_bytes)
         challenge = session.challenge(os.urandom(32)).to_bytes()
@@ -106,7 +108,7 @@ class _Pair:
 
     def open(self, request: SealedRequest, frames: tuple[bytes, ...]) -> None:
         delivery = Delivery(attempt=1, header=frames[0], receipt=frames[1], segments=frames[2:])
-        verify_and_open(request, delivery, self.key.key_id)
+        verify_and_open(request, delivery, self.key.key_id, self.buffers)
 
 
 def instructions() -> list[dict[str, Any]] | str:

@@ -14,6 +14,7 @@ from tests.bench import processes
 from tests.bench.certificates import write_certificates
 from tests.bench.effort import QUICK
 from tests.bench.heats import Heat, Runner
+from tests.bench.instructions import _Pair
 from tests.bench.peers import timed
 from tests.bench.peers.catalogue import PEERS
 from tests.bench.results import NAMES
@@ -108,3 +109,11 @@ def test_a_heat_keeps_the_value_of_every_round(tmp_path: Path) -> None:
     assert after["bytes"] == limits.KIB
     assert [len(series["rounds"]) for series in trips["series"].values()] == [3, 3]
     assert np.all(np.array(jobs["series"]["plaintext:single"]["rounds"]) > 0)
+
+
+def test_what_instructions_are_counted_of_is_a_job_from_its_sealing_to_its_arrays() -> None:
+    """Under valgrind a mistake would only be a line among what was skipped."""
+    pair = _Pair()
+    for _ in range(2):
+        request = pair.seal()
+        pair.open(request, pair.run(request))
