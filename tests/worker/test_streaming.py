@@ -31,9 +31,7 @@ def registry(kernels: ModuleType) -> Registry:
     return Registry([*(f"enclave_worker.kernels.{name}" for name in modules), kernels])
 
 
-def plan_of(
-    registry: Registry, *names: str, dtype: str = "float32", shape: tuple[int, ...]
-) -> Plan:
+def plan_of(registry: Registry, *names: str, shape: tuple[int, ...]) -> Plan:
     """Return the plan of kernels with one input, one after the other."""
     catalogue, source, steps = registry.catalogue(), "x", []
     for number, name in enumerate(names):
