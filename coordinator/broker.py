@@ -50,6 +50,9 @@ TURN_MS: Final = 20
 """A turn ends after so long, however dear each of its messages was: then the sends go out."""
 MESSAGE_BYTES: Final = limits.FRAME_BYTES
 """All frames of one message together: a segment of 16 MiB is the largest that anybody sends."""
+LISTENING_MS: Final = 2 * LOOK_MS
+"""The most that a turn moves the core's clock: while a slow disk or a paused machine held us up
+nobody could be heard, and leases do not end for it."""
 REREAD_MS: Final = 1_000
 """How soon a change of the allow-list is noticed."""
 
@@ -91,7 +94,7 @@ class Broker:
             self.address, hello_ms=rules.hello_ms, memory_limit=rules.memory_limit
         )
         self._taken = 0
-        self._ticked_ms = -1
+        self._ticked_ms = self._clock_ms = time.monotonic_ns() // 1_000_000 - 1
         self._reread_ms = 0
         self._wakeup = Wakeup()
         self._verbose = logging.getLogger("coordinator").isEnabledFor(logging.DEBUG)
@@ -194,8 +197,10 @@ class Broker:
     def _tick(self) -> int:
         now_ms = time.monotonic_ns() // 1_000_000
         if now_ms != self._ticked_ms:
+            self._clock_ms += min(now_ms - self._ticked_ms, LISTENING_MS)
             self._ticked_ms = now_ms
-            self._carry_out(self.core.handle(events.Tick(now_ms, time.time_ns() // 1_000_000)))
+            tick = events.Tick(self._clock_ms, time.time_ns() // 1_000_000)
+            self._carry_out(self.core.handle(tick))
         return now_ms
 
     def _look_around(self, now_ms: int, *, everything: bool) -> None:

@@ -28,7 +28,7 @@ from coordinator.core.rules import Rules
 from coordinator.settings import Settings
 from tests.coordinator.formats import CATALOGUE
 
-TIMEOUT_MS = 5_000
+TIMEOUT_MS = 20_000
 
 UNASKED = {Kind.WORKERS, Kind.HEARTBEAT, Kind.INPUT_CREDIT, Kind.OUTPUT_CREDIT, Kind.ACCEPTED}
 """Messages that may come between those a test waits for."""
@@ -36,8 +36,12 @@ UNASKED = {Kind.WORKERS, Kind.HEARTBEAT, Kind.INPUT_CREDIT, Kind.OUTPUT_CREDIT, 
 
 @contextmanager
 def running(state: Path, **options: Any) -> Iterator[Broker]:
-    """A broker that is drained at the end, unless the test stopped it."""
-    options.setdefault("rules", Rules(lease_ms=3_000, heartbeat_ms=300))
+    """A broker that is drained at the end, unless the test stopped it.
+
+    Its peers are raw sockets that send no heartbeats of their own: unless a test is about silence
+    and says so in its rules, a machine that is held up makes nobody suspect.
+    """
+    options.setdefault("rules", Rules(lease_ms=300_000, heartbeat_ms=60_000))
     options.setdefault("listen", "tcp://127.0.0.1:0")
     broker = Broker(Settings(state=state, drain_seconds=0, **options))
     thread = threading.Thread(target=broker.run, daemon=True)

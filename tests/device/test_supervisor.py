@@ -52,13 +52,14 @@ while True:
 
 # The supervisor installs signal handlers, so it has a process of its own here too.
 HARNESS = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 from attestation import logging
 from enclave_worker.supervisor import Pauses, Slot, Supervisor
 names, member, log = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
 logging.configure("json")
 def ready(ids):
-    pathlib.Path(log + ".ready").write_text(" ".join(ids))
+    pathlib.Path(log + ".new").write_text(" ".join(ids))
+    os.replace(log + ".new", log + ".ready")
 supervisor = Supervisor(
     slots=[Slot(name=name, device="cpu") for name in names],
     command=lambda _n, slot, path: [sys.executable, "-c", member, slot.name, str(path), log],
