@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 _SWID: Final = "{http://standards.iso.org/iso/19770/-2/2015/schema.xsd}"
+_RESOURCE: Final = f"{_SWID}Resource"
 _SHA384: Final = "{http://www.w3.org/2001/04/xmlenc#sha384}"
 _HASH_BYTES: Final = 48
 _VERSION_CHARACTERS: Final = 64
@@ -159,21 +160,28 @@ def _active(root: "_Element") -> dict[int, frozenset[bytes]]:
 
 
 def _resource(resource: "_Element") -> tuple[int, bool, frozenset[bytes]]:
-    if resource.tag != f"{_SWID}Resource" or resource.get("type") != "Measurement":
+    attributes = dict(resource.items())
+    kind, number = attributes.get("type"), attributes.get("index", "")
+    if resource.tag != _RESOURCE or kind != "Measurement":
         # An opaque data record sets a floor for a security version: leaving it out would pass it.
-        raise RimUnsupportedError(f"a record of type {resource.get('type')!r}")
-    if not (_INDEX.fullmatch(resource.get("index", "")) and resource.get("active")):
+        raise RimUnsupportedError(f"a record of type {kind!r}")
+    active = attributes.get("active")
+    if not (_INDEX.fullmatch(number) and active):
         raise DecodeError("a measurement without an index")
-    index, active = int(resource.attrib["index"]), resource.attrib["active"]
+    index = int(number)
     if active not in ("True", "False"):
         raise DecodeError(f"measurement {index} is neither active nor not")
-    hashes = {name: value for name, value in resource.attrib.items() if name.startswith(_SHA384)}
+    hashes = {name: value for name, value in attributes.items() if name.startswith(_SHA384)}
     if not hashes:
         raise RimUnsupportedError(f"record {index} has no hash")
-    expected = {f"{_SHA384}Hash{number}" for number in range(len(hashes))}
-    if set(hashes) != expected or resource.get("alternatives") != str(len(hashes)):
+    if hashes.keys() != _hash_names(len(hashes)) or attributes.get("alternatives") != str(len(hashes)):
         raise DecodeError(f"measurement {index} has other alternatives than it says")
     return index, active == "True", frozenset(_hash(value) for value in hashes.values())
+
+
+@lru_cache(maxsize=64)
+def _hash_names(count: int) -> frozenset[str]:
+    return frozenset(f"{_SHA384}Hash{number}" for number in range(count))
 
 
 def _hash(text: str) -> bytes:

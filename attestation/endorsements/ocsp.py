@@ -68,6 +68,8 @@ class _Answer:
     """One response, parsed; signatures are looked at later."""
 
     response: ocsp.OCSPResponse
+    serial: int
+    """Of the certificate that it is about, by what it says."""
     certificates: tuple[x509.Certificate, ...]
 
 
@@ -81,16 +83,16 @@ def parse_ocsp(data: bytes) -> _Answer:
         if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise DecodeError(f"an OCSP response that says {response.response_status.name}")
         # Parts are parsed when they are first looked at, and only then raise: look now.
-        _ = (response.serial_number, response.certificate_status, response.revocation_reason)
+        _ = (response.certificate_status, response.revocation_reason)
         _ = (response.this_update_utc, response.next_update_utc, response.hash_algorithm)
         _ = (response.signature_hash_algorithm, response.extensions, response.responder_name)
-        _ = response.single_extensions
+        _, serial = response.single_extensions, response.serial_number
         certificates = tuple(response.certificates)
         for certificate in certificates:
             _ = (certificate.extensions, certificate.public_key())
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
         raise DecodeError(f"not an OCSP response that can be read ({error})") from error
-    return _Answer(response=response, certificates=certificates)
+    return _Answer(response=response, serial=serial, certificates=certificates)
 
 
 def check_ocsp(
@@ -105,8 +107,13 @@ def check_ocsp(
     Raises `RevokedError` when any does say so, and otherwise what is wrong with the best one:
     `OcspStaleError`, `OcspInvalidError`, `OcspUnknownError`, or `OcspMissingError` without any.
     """
-    own = [data for data in responses if _is_about(parse_ocsp(data), certificate, issuer)]
-    refusal: VerificationError = OcspMissingError(f"serial {certificate.serial_number:x}")
+    serial = certificate.serial_number
+    own = [
+        data
+        for data in responses
+        if (answer := parse_ocsp(data)).serial == serial and _is_about(answer, certificate, issuer)
+    ]
+    refusal: VerificationError = OcspMissingError(f"serial {serial:x}")
     good = False
     for data in own:
         try:
@@ -129,7 +136,7 @@ def check_response(
         raise LocalProtocolError("a verification time without time zone")
     answer = parse_ocsp(data)
     if not _is_about(answer, certificate, issuer):
-        raise OcspMismatchError(f"about serial {answer.response.serial_number:x}")
+        raise OcspMismatchError(f"about serial {answer.serial:x}")
     status = answer.response.certificate_status
     if status is not ocsp.OCSPCertStatus.REVOKED:
         # Before its signature: an old response is worth nothing, whoever made it.
@@ -155,7 +162,7 @@ def _check_current(response: ocsp.OCSPResponse, now: datetime) -> None:
 def _is_about(answer: _Answer, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     response = answer.response
     algorithm = response.hash_algorithm
-    if not isinstance(algorithm, _STRONG) or response.serial_number != certificate.serial_number:
+    if not isinstance(algorithm, _STRONG) or answer.serial != certificate.serial_number:
         return False
     name, key = _issuer_hashes(issuer, type(algorithm))
     return (response.issuer_name_hash, response.issuer_key_hash) == (name, key)

@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,9 +38,13 @@ def read_files(
     for role, chosen in _mapping(check.get("inputs")).items():
         if isinstance(chosen, str):
             paths[role] = paths.get(chosen, chosen)
-    return {
-        role: (folder / path).read_bytes() for role, path in paths.items() if isinstance(path, str)
-    }
+    return {role: read_file(folder / path) for role, path in paths.items() if isinstance(path, str)}
+
+
+@lru_cache(maxsize=64)
+def read_file(path: Path) -> bytes:
+    """Return a vector's bytes, which never change."""
+    return path.read_bytes()
 
 
 def need(files: Mapping[str, bytes], *roles: str) -> bytes:
