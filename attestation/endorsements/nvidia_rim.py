@@ -174,7 +174,8 @@ def _resource(resource: "_Element") -> tuple[int, bool, frozenset[bytes]]:
     hashes = {name: value for name, value in attributes.items() if name.startswith(_SHA384)}
     if not hashes:
         raise RimUnsupportedError(f"record {index} has no hash")
-    if hashes.keys() != _hash_names(len(hashes)) or attributes.get("alternatives") != str(len(hashes)):
+    count = len(hashes)
+    if hashes.keys() != _hash_names(count) or attributes.get("alternatives") != str(count):
         raise DecodeError(f"measurement {index} has other alternatives than it says")
     return index, active == "True", frozenset(_hash(value) for value in hashes.values())
 

@@ -2,7 +2,7 @@
 
 Cold is the first Evidence of a machine: every signature of its chains and collateral is checked.
 Warm is each later one, with the chains remembered. Real Evidence out of the shared vectors, each
-piece with its files in memory; `dcap-qvl`, where it is installed, on the same quotes in turns; and
+piece with its files read anew; `dcap-qvl`, where it is installed, on the same quotes in turns; and
 an SEV-SNP machine with a GPU and its two manifests, simulated, because no vector holds both.
 """
 
@@ -28,7 +28,6 @@ from tests.simulators.amd import SimulatedChip, snp_policy, trusting, whole_poli
 from tests.simulators.evidence import NOW, draw_keyset
 from tests.simulators.nvidia import GPU_POLICY, SimulatedNvidia
 from tests.simulators.nvidia import evidence as gpu_evidence
-from tests.vectors.entry import read_file
 from tests.vectors.run import judges
 
 VECTORS: Final = Path(__file__).resolve().parents[3] / "shared" / "vectors"
@@ -83,12 +82,11 @@ def _dcap_qvl(files: Mapping[str, str], check: Mapping[str, Any]) -> dict[str, A
     except ImportError:
         sys.stderr.write("dcap-qvl is not installed: no comparison for Intel quotes\n")
         return {}
-    quote = read_file(VECTORS / files["quote"])
-    collateral = read_file(VECTORS / files["collateral"]).decode()
     seconds = int(datetime.fromisoformat(check["verify_at"]).timestamp())
 
     def verify() -> object:
-        given = dcap_qvl.QuoteCollateralV3.from_json(collateral)
+        quote = (VECTORS / files["quote"]).read_bytes()
+        given = dcap_qvl.QuoteCollateralV3.from_json((VECTORS / files["collateral"]).read_text())
         return dcap_qvl.verify(quote, given, seconds)
 
     return {"dcap-qvl": verify}

@@ -6,8 +6,8 @@ the same CUDA source, compiled with the same tuning for the processor, or, where
 what it does (quick_kernels.py). Names, arguments and defaults
 are those of CuPy 14.2; `test_simulated_cupy.py` looks them up where CuPy is installed.
 
-It is stricter than CUDA: a copy reads and writes the host's side when it runs and never before, no
-memory is taken while a stream is recorded, and an address that is not of live memory is an error.
+It is stricter than CUDA: a copy reads and writes the host's side when it runs and never before, a
+thread that records a stream takes no memory, and an address that is not of live memory is an error.
 """
 
 import ctypes
@@ -73,9 +73,10 @@ class _Machine:
 
     def check(self, address: int, size: int) -> None:
         """Raise unless all of it is one allocation."""
-        for start, part in self._taken.items():
-            if start <= address and address + size <= start + part.size - _GUARD:
-                return
+        with self.streams.lock:
+            for start, part in self._taken.items():
+                if start <= address and address + size <= start + part.size - _GUARD:
+                    return
         raise CUDARuntimeError(_INVALID_VALUE, "cudaErrorInvalidValue: not memory of the device")
 
     def count(self, marker: bytes) -> int:

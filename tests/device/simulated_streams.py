@@ -52,6 +52,8 @@ class _Queue:
     device: int
     work: deque[Work | _Await] = field(factory=deque)
     recording: list[Work] | None = None
+    recorder: int = 0
+    """The thread that records."""
     destroyed: bool = False
 
 
@@ -186,7 +188,7 @@ class Streams:
             queue = self._usable(stream)
             if not stream or queue.recording is not None:
                 raise CUDARuntimeError(CAPTURE_UNSUPPORTED, "StreamCaptureUnsupported")
-            queue.recording = []
+            queue.recording, queue.recorder = [], threading.get_ident()
 
     def end(self, stream: int) -> list[Work]:
         with self.lock:
@@ -195,8 +197,14 @@ class Streams:
             return recorded
 
     def recording(self) -> bool:
-        """Whether any stream is being recorded: no memory may be taken then."""
-        return any(queue.recording is not None for queue in self._queues.values())
+        """Whether the calling thread records a stream: it may take no memory then.
+
+        Others may: what CuPy begins is a relaxed capture, which binds nobody else.
+        """
+        me = threading.get_ident()
+        with self.lock:
+            queues = self._queues.values()
+            return any(q.recording is not None and q.recorder == me for q in queues)
 
     # -- with the lock -----------------------------------------------------------------------------
 

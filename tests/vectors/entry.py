@@ -9,7 +9,6 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,13 +37,9 @@ def read_files(
     for role, chosen in _mapping(check.get("inputs")).items():
         if isinstance(chosen, str):
             paths[role] = paths.get(chosen, chosen)
-    return {role: read_file(folder / path) for role, path in paths.items() if isinstance(path, str)}
-
-
-@lru_cache(maxsize=64)
-def read_file(path: Path) -> bytes:
-    """Return a vector's bytes, which never change."""
-    return path.read_bytes()
+    return {
+        role: (folder / path).read_bytes() for role, path in paths.items() if isinstance(path, str)
+    }
 
 
 def need(files: Mapping[str, bytes], *roles: str) -> bytes:
