@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from attestation.client.engine import Engine, closed
+from attestation.client.engine import Engine
 from attestation.client.errors import (
     ClientClosedError,
     CoordinatorUnreachableError,
@@ -97,7 +97,7 @@ class Connection:
         """Run `command(now)` on the connection's thread; raises `ClientClosedError`."""
         with self._gate:
             if self._ended:
-                raise self._error or closed()
+                raise self._error or _closed()
             self._commands.append(command)
         if self._waiting:
             self._transport.wake()
@@ -142,7 +142,7 @@ class Connection:
     def close(self) -> None:
         """Stop the thread, end what is undone with `ClientClosedError`, close the socket."""
         if not self._stopping:
-            self._error = self._error or closed()
+            self._error = self._error or _closed()
             self._stopping = True
             self._transport.wake()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -179,7 +179,7 @@ class Connection:
             # What was asked for before the gate fell still reaches the engine, to be ended by it.
             while self._commands:
                 self._commands.popleft()(time.monotonic())
-            self.engine.abandon(self._error or closed())
+            self.engine.abandon(self._error or _closed())
             self._transport.close()
             with self._condition:
                 self._condition.notify_all()
@@ -215,3 +215,7 @@ class Connection:
             self.engine.receive(frames, now)
             count += 1
         return count
+
+
+def _closed() -> ClientClosedError:
+    return ClientClosedError("the client was closed")

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 from attestation import limits
 from attestation.client.active import Active, Stage
 from attestation.client.errors import (
-    ClientClosedError,
     JobFailedError,
     JobRefusedError,
     JobTimeoutError,
@@ -58,6 +58,8 @@ _TRANSIENT: Final = frozenset({RefusalCode.NO_CREDIT, RefusalCode.QUEUE_FULL})
 FINISHED_REMEMBERED: Final = 10_000
 """Jobs done here whose repeated results are acknowledged again instead of ignored."""
 
+Later: TypeAlias = Callable[[Callable[[float], None]], None]
+
 log = get_logger(__name__)
 
 
@@ -73,7 +75,7 @@ class Engine:
         outgoing: Outgoing,
         changed: Callable[[Surroundings], None],
         openers: Executor,
-        later: Callable[[Callable[[float], None]], None],
+        later: Later,
         collateral: Collateral = NO_COLLATERAL,
     ) -> None:
         """`openers` runs large verifications; `later` brings their ends back to this thread."""
@@ -339,7 +341,7 @@ class Engine:
         if grant:
             self._send([Header(Kind.OUTPUT_CREDIT, header.job_id, count=grant).to_bytes()])
 
-    def _on_result(self, header: Header, frames: list[Frame], _now: float) -> None:
+    def _on_result(self, header: Header, frames: list[Frame], now: float) -> None:
         active = self._jobs.get(header.job_id)
         if active is None:
             if header.job_id in self._finished:
@@ -354,35 +356,39 @@ class Engine:
         size = sum(map(len, delivery.segments))
         worker_id = WorkerId(header.peer)
         if size < PARALLEL_BYTES:
-            self._deliver(active, delivery, worker_id)
+            self._deliver(active, delivery, worker_id, lambda step: step(now))
         else:
-            self._openers.submit(self._deliver, active, delivery, worker_id)
+            self._openers.submit(self._deliver, active, delivery, worker_id, self._later)
 
-    def _deliver(self, active: Active, delivery: Delivery, worker_id: WorkerId) -> None:
-        """Verify and open, possibly on another thread; then acknowledge on ours."""
-        job_id = active.request.job_id
+    def _deliver(
+        self, active: Active, delivery: Delivery, worker_id: WorkerId, later: Later
+    ) -> None:
+        """Verify and open, possibly on another thread; `later` brings the end back to ours."""
+        end: Callable[[], None]
         try:
             buffers = self._result_memory.buffers
             verified = verify_and_open(active.request, delivery, self._key.key_id, buffers)
         except JobFailedError as error:
-            active.job.fail(error, Proof(receipt=error.receipt, accepted=error.accepted))
+            proof = Proof(receipt=error.receipt, accepted=error.accepted)
+            end = partial(active.job.fail, error, proof)
         except EnclaveError as error:
-            refusal, attempt = error, delivery.attempt
-            self._later(lambda now: self._refuse_result(active, worker_id, attempt, refusal, now))
+            later(partial(self._refuse_result, active, worker_id, delivery.attempt, error))
             return
         except BaseException as error:
             active.job.fail(error)
             raise
         else:
-            log.debug("result.verified", job_id=job_id, worker_id=worker_id)
+            log.debug("result.verified", job_id=active.request.job_id, worker_id=worker_id)
             proof = Proof(receipt=verified.receipt, accepted=verified.accepted)
-            active.job.finish(verified.outputs, proof, verified.failures)
-        self._later(lambda now: self._delivered(active, now))
+            end = partial(active.job.finish, verified.outputs, proof, verified.failures)
+        later(partial(self._delivered, active, end))
 
-    def _delivered(self, active: Active, now: float) -> None:
+    def _delivered(self, active: Active, end: Callable[[], None], now: float) -> None:
         self._opening.discard(active)
+        # First, since whoever waits for the end begins the next job at once.
         self._acknowledge(active.request.job_id)
         self._result_memory.used(now)
+        end()
 
     def _refuse_result(
         self,
@@ -402,8 +408,7 @@ class Engine:
         self.book.fence(worker_id, error.code, now)
         others = any(self.book.ready(other) is not None for other in request.wrapped_for)
         if active.job.done() or not others or active.rejections >= RESUBMISSIONS:
-            active.job.fail(error)
-            self._delivered(active, now)
+            self._delivered(active, partial(active.job.fail, error), now)
         elif active.spec.durable:
             self._opening.discard(active)
             active.start_over()
@@ -413,8 +418,7 @@ class Engine:
             header = Header(Kind.RESULT_REJECT, request.job_id, attempt, peer=worker_id)
             self._send([header.to_bytes()])
         else:
-            self._delivered(active, now)
-            self._resubmit(active, lost=True)
+            self._delivered(active, partial(self._resubmit, active, lost=True), now)
 
     def _acknowledge(self, job_id: JobId) -> None:
         self._send([Header(Kind.RESULT_ACK, job_id).to_bytes()])
@@ -482,11 +486,6 @@ class Engine:
                 wrapped = active.request.wrap(worker)
                 header = Header(Kind.WRAP, active.request.job_id, peer=worker.worker_id)
                 self._send([header.to_bytes(), wrapped])
-
-
-def closed() -> ClientClosedError:
-    """Return the error that ends what a closing client leaves undone."""
-    return ClientClosedError("the client was closed")
 
 
 def _body(frames: list[Frame]) -> Frame:

@@ -167,7 +167,6 @@ class Admission:
     def _enqueue(self, job: Job) -> None:
         world = self._world
         world.counters["jobs.accepted"] += 1
-        world.send_to_client(job, Header(Kind.ACCEPTED, job.job_id))
         world.note(
             "job.accepted",
             level="debug",
@@ -175,7 +174,9 @@ class Admission:
             durable=job.durable,
             input_bytes=job.record.input_bytes,
         )
+        # To a free worker first: the client waits for its result, not for this.
         self._dispatch.enqueue(job)
+        world.send_to_client(job, Header(Kind.ACCEPTED, job.job_id))
 
     def _store(
         self, job: Job, record: bytes, envelope: bytes, segments: tuple[bytes, ...] = ()

@@ -76,13 +76,13 @@ class Results:
         )
         if job.durable:
             self._record(job, attempt, job.result, message)
-        world.send(worker.peer, Header(Kind.RECORDED, job.job_id, attempt.number))
         world.note("job.done", level="debug", job_id=job.job_id, attempt=attempt.number)
         if job.durable:
             world.budget.release(run_lane(job.job_id))
             self._delivering.start(job, message.frames)
         else:
             self._relay(job, worker, message)
+        world.send(worker.peer, Header(Kind.RECORDED, job.job_id, attempt.number))
 
     def _record(self, job: Job, attempt: Attempt, result: Result, message: Message) -> None:
         world, file = self._world, job.output_file(attempt.number)
