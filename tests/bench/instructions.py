@@ -52,6 +52,7 @@ class _Pair:
         site, self.key = honest.workshop(), ClientKey.of(None)
         self.buffers = RecycledBuffers()
         self.site = site
+        self.admission = site.admission
         session = ClientSession(policy=honest.any_catalogue(), client_key=self.key.public_bytes)
         challenge = session.challenge(os.urandom(32)).to_bytes()
         site.attestations.receive(honest.PEER, challenge, site.now_ms)
@@ -94,7 +95,7 @@ class _Pair:
             envelope=request.envelope,
             wrap=dict(request.record.wraps)[honest.WORKER_ID],
         )
-        admitted = site.admission.admit(offer, now_ms=site.now_ms)
+        admitted = self.admission.admit(offer, now_ms=site.now_ms)
         with JobExecution(
             admitted, engine=site.engine, pool=site.pool, clock=site.clock
         ) as execution:
