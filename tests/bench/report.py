@@ -22,6 +22,13 @@ BUSY: Final = 0.7
 FOREIGN: Final = 0.2
 """Cores that others may use during a heat before the figures suffer."""
 
+_OUT_OF_REACH: Final = (
+    "*The bare pipeline instead*: the same ratio for the pieces over the same sockets without"
+    " anything of ours, under AES-GCM where the goal is against plaintext, unprotected where it is"
+    " against a peer. What that does not reach on this machine, no protocol over these sockets"
+    " does."
+)
+
 _PEERS: Final = ("grpc", "flight", "dask", "ray")
 
 
@@ -124,14 +131,17 @@ def _aead(results: Results) -> str:
 def _goals(results: Results) -> str:
     rows = []
     for goal in GOALS:
-        found = goal.measure(results)
+        found, limit = goal.measure(results), goal.limit(results)
+        bare = "" if limit is None else goal.shown(limit)
         if found is None:
-            rows.append([goal.work, goal.wanted, "not measured", ""])
-        else:
-            verdict = "met" if goal.met(found) else "**not met**"
-            rows.append([goal.work, goal.wanted, goal.shown(found), verdict])
-    head = ["work", "goal", "measured, median (quartiles)", ""]
-    return "### Goals\n\n" + table(head, rows)
+            rows.append([goal.work, goal.wanted, "not measured", bare, ""])
+            continue
+        verdict = "met" if goal.met(found) else "**not met**"
+        if limit is not None and not goal.met(limit):
+            verdict += ", out of reach here"
+        rows.append([goal.work, goal.wanted, goal.shown(found), bare, verdict])
+    head = ["work", "goal", "measured, median (quartiles)", "the bare pipeline instead", ""]
+    return "### Goals\n\n" + table(head, rows) + "\n\n" + _OUT_OF_REACH
 
 
 def _pictures(results: Results, folder: str) -> str:

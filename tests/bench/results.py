@@ -24,6 +24,7 @@ NAMES: Final = {
     "curve:single": "CurveZMQ, one per message",
     "curve:stacks": "CurveZMQ, stacks",
     "sealed:streaming": "sealed",
+    "sealed:whole": "sealed, whole tensor",
     "sealed:durable": "sealed, durable",
     "sealed:map": "sealed, map",
     "sealed:map-durable": "sealed, map, durable",
@@ -64,22 +65,16 @@ class Results:
         theirs = self.rounds("round_trip", than, heat=heat, bytes=size)
         return None if mine is None or theirs is None else Spread.of_ratios(theirs, mine)
 
-    def rate_ratio(
-        self, key: str, than: str, *, heat: str, window: int | None = None
-    ) -> Spread | None:
-        """Return jobs per second of `key` by another's: in one window, or each in its best."""
-        mine = self.best_rate(key, heat=heat, window=window)
-        theirs = self.best_rate(than, heat=heat, window=window)
+    def rate_ratio(self, key: str, than: str, *, heat: str) -> Spread | None:
+        """Return jobs per second of `key` by another's, each in the window that suits it best."""
+        mine, theirs = self.best_rate(key, heat=heat), self.best_rate(than, heat=heat)
         return None if mine is None or theirs is None else Spread.of_ratios(mine, theirs)
 
-    def best_rate(
-        self, key: str, *, heat: str, window: int | None = None
-    ) -> Sequence[float] | None:
-        """Return the rounds of the window in which `key` is fastest, or of the one given."""
-        wanted = {"heat": heat} if window is None else {"heat": heat, "window": window}
+    def best_rate(self, key: str, *, heat: str) -> Sequence[float] | None:
+        """Return the rounds of the window in which `key` is fastest."""
         found = [
             entry["series"][key]["rounds"]
-            for entry in self.measurements("jobs", **wanted)
+            for entry in self.measurements("jobs", heat=heat)
             if key in entry["series"]
         ]
         return max(found, key=lambda values: Spread.of(values).median, default=None)

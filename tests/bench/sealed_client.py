@@ -1,8 +1,9 @@
 """Our own client, timed like every other: `python -m tests.bench.sealed_client URL POLICY`.
 
 Every result comes from a worker that the policy accepted, and opened after its receipt had been
-verified. Ways: `streaming` and `durable` with one tensor; many small ones by `map` (stacks) or one
-by one by `submit`, each also `-durable`.
+verified. Ways with one tensor: `streaming` and `durable`, whose kernel treats segments alone, and
+`whole`, whose kernel gets its tensors whole; many small ones by `map` (stacks) or one by one by
+`submit`, each also `-durable`.
 """
 
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from attestation.client.client import Client
 from attestation.client.jobs import Job
 from attestation.policy.loading import load_policy
@@ -18,6 +21,9 @@ from tests.bench.peers.timed import Array, serve
 
 KERNEL: Final = "nn.affine"
 PARAMETERS: Final = {"scale": 2.0, "shift": 1.0}
+WHOLE_KERNEL: Final = "stats.rescale"
+COLUMNS: Final = 1024
+"""(x + 1/2) / (1/2) for each of them: the same work, by a kernel with more inputs than one."""
 PATIENCE: Final = 120.0
 
 
@@ -30,7 +36,15 @@ class SealedClient:
 
     def round_trip(self, way: str, x: Array) -> Array:
         """Submit one job and wait for it."""
+        if way == "whole":
+            return self._whole(x)
         return self._submit(x, durable=way == "durable").result(PATIENCE)["y"]
+
+    def _whole(self, x: Array) -> Array:
+        half = np.full(COLUMNS, 0.5, np.float32)
+        inputs = {"x": x.reshape(-1, COLUMNS), "mean": -half, "scale": half}
+        job = self._client.submit(WHOLE_KERNEL, inputs, durable=False)
+        return job.result(PATIENCE)["z"].reshape(-1)
 
     def many(self, way: str, tensors: Iterator[Array], window: int) -> Iterable[Array]:
         """Run all, by `Client.map` or with one `submit` each."""

@@ -24,7 +24,7 @@ def limit(
     for size in effort.sizes:
         runners = [*sealed, *pyzmq, Runner(system=naive, way="naive")]
         if size >= limits.MIB:
-            runners.append(gathered)
+            runners += [gathered, Runner(system=ours, way="whole")]
         heat.round_trips(runners, size, rounds=effort.rounds, effort=effort)
     if huge and effort.huge_rounds:
         runners = [*sealed, *pyzmq, gathered]
@@ -33,7 +33,8 @@ def limit(
         *(Runner(system=ours, way=way) for way in ("map", "map-durable")),
         # A job each: more of them at once than a worker takes, and they wait for one another.
         *(Runner(system=ours, way=way, widest=512) for way in ("submit", "submit-durable")),
-        *(Runner(system=bare, way=way) for way in ("single", "stacks", "bare-stacks")),
+        *(Runner(system=bare, way=way) for way in ("single", "stacks")),
+        *(Runner(system=bare, way=way) for way in ("bare-single", "bare-stacks")),
         *(Runner(system=curve, way=way) for way in ("single", "stacks")),
     ]
     for window in effort.windows:

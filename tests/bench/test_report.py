@@ -101,6 +101,21 @@ def test_a_goal_that_is_missed_is_said_to_be() -> None:
     assert "**not met**" in line
 
 
+@pytest.mark.parametrize(("bare", "reached"), [(0.105, True), (0.125, False)])
+def test_a_goal_that_the_bare_pipeline_misses_is_out_of_reach(bare: float, reached: bool) -> None:
+    run = results(
+        trip(
+            "limit",
+            MIB64,
+            sealed__streaming=[0.2, 0.2],
+            plaintext__stream=[0.1, 0.1],
+            plaintext__bare=[bare, bare],
+        )
+    )
+    text = report.markdown(run, "figures")
+    assert ("**not met**, out of reach here" in text) is not reached
+
+
 def test_a_latency_goal_is_met_from_below() -> None:
     latency = goal("1 KiB latency, receipt in line")
     slow = results(
@@ -180,7 +195,7 @@ def test_writing_the_page_leaves_what_people_wrote(tmp_path: Path) -> None:
 
 
 def test_every_series_that_a_goal_names_has_a_name_for_people() -> None:
-    keys = {"sealed:streaming", "sealed:map-durable", "plaintext:bare-stacks", "ray:actor"}
+    keys = {goal.ours for goal in GOALS} | {goal.bare for goal in GOALS if goal.bare is not None}
     assert keys <= NAMES.keys()
 
 

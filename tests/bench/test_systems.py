@@ -19,7 +19,7 @@ from tests.bench.peers import timed
 from tests.bench.peers.catalogue import PEERS
 from tests.bench.results import NAMES
 from tests.bench.stopwatch import ClientFailedError, Stopwatch
-from tests.bench.systems import plaintext
+from tests.bench.systems import plaintext, sealed
 
 
 class Wrong:
@@ -94,6 +94,17 @@ def test_the_pipelines_that_ours_is_measured_against_compute(name: str, tmp_path
             for window in (1, 7, 64):
                 done, _ = system.watch.jobs(way, limits.KIB, window=window, seconds=0.02)
                 assert done
+
+
+@pytest.mark.scenario
+def test_our_own_client_computes_in_every_way(tmp_path: Path) -> None:
+    with sealed(tmp_path) as system:
+        for way in ("streaming", "durable", "whole"):
+            for size in (limits.MIB, 9 * limits.MIB):
+                system.watch.prepare(way, size)
+        for way in ("map", "map-durable", "submit", "submit-durable"):
+            done, _ = system.watch.jobs(way, limits.KIB, window=7, seconds=0.02)
+            assert done
 
 
 @pytest.mark.scenario
