@@ -10,7 +10,9 @@ The head of a piece says what the worker does with it:
 - *stream*: compute and return every piece as it comes, which is all an elementwise kernel needs;
 - *whole*: gather the tensor first, as a kernel in general has to;
 - *bare*: stream, with every piece under AES-256-GCM and a key that both ends just have: sealing
-  without keys agreed on, evidence, receipts or a store.
+  without keys agreed on, evidence, receipts or a store;
+- *signed*: bare, and each end signs what it sends and verifies what it gets (Ed25519): the least
+  that a job with a receipt can cost.
 
 `naive` is another relay and worker: the tensor as one frame, copied by pyzmq, which is what one
 writes first. With ENCLAVE_BENCH_CURVE set all sockets use CURVE.
@@ -27,6 +29,7 @@ from typing import Any, Final
 import numpy as np
 import zmq
 from attrs import define, field
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from attestation import limits
@@ -39,14 +42,18 @@ IN_FLIGHT: Final = 6
 COPY_BELOW: Final = 128 * limits.KIB
 """Below this size pyzmq's zero-copy bookkeeping costs more than the copy."""
 TAG: Final = 16
+SIGNATURE: Final = 64
 
 HEAD: Final = struct.Struct(">BIIQ")  # mode, job, piece, bytes of the whole tensor
-STREAM, WHOLE, BARE, CREDIT, HELLO = range(1, 6)
+STREAM, WHOLE, BARE, SIGNED, CREDIT, HELLO = range(1, 7)
 TO_WORKER: Final = AESGCM(bytes(32))
 TO_CLIENT: Final = AESGCM(bytes([1]) * 32)
+OF_CLIENT: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
+OF_WORKER: Final = Ed25519PrivateKey.from_private_bytes(bytes([1]) * 32)
 CURVE: Final = "ENCLAVE_BENCH_CURVE"
 """Environment: the relay's public and secret key, separated by a blank."""
 
+_CLIENT: Final = OF_CLIENT.public_key()
 _BLOCK: Final = 64 * limits.KIB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -83,6 +90,11 @@ def say_ready() -> None:
 def nonce(job: int, piece: int) -> bytes:
     """Return a nonce that neither key has seen: jobs and pieces are counted."""
     return job.to_bytes(8, "big") + piece.to_bytes(4, "big")
+
+
+def signed_part(head: bytes, sealed: Any) -> bytes:
+    """Return what a signature is over: the tag stands for the piece."""
+    return head + bytes(sealed[-TAG:])
 
 
 def piece_size(total: int) -> int:
@@ -160,6 +172,8 @@ class Worker:
                 self._send(client, head, frame)
             elif mode == BARE:
                 self._sealed(client, head, frame, nonce(job, piece))
+            elif mode == SIGNED:
+                self._signed(client, head, frame, nonce(job, piece))
             else:
                 self._whole(client, head, frame)
 
@@ -169,11 +183,22 @@ class Worker:
         self._socket.send(body, copy=False)
 
     def _sealed(self, client: bytes, head: bytes, frame: zmq.Frame, number: bytes) -> None:
-        plain = frame.buffer[: len(frame.buffer) - TAG]
-        TO_WORKER.decrypt_into(number, frame.buffer, head, plain)
-        compute(np.frombuffer(plain, np.float32))
-        TO_CLIENT.encrypt_into(number, plain, head, frame.buffer)
+        self._compute_sealed(head, frame.buffer, number)
         self._send(client, head, frame)
+
+    def _signed(self, client: bytes, head: bytes, frame: zmq.Frame, number: bytes) -> None:
+        sealed, signature = frame.buffer[:-SIGNATURE], frame.buffer[-SIGNATURE:]
+        _CLIENT.verify(bytes(signature), signed_part(head, sealed))
+        self._compute_sealed(head, sealed, number)
+        signature[:] = OF_WORKER.sign(signed_part(head, sealed))
+        self._send(client, head, frame)
+
+    @staticmethod
+    def _compute_sealed(head: bytes, sealed: memoryview, number: bytes) -> None:
+        plain = sealed[:-TAG]
+        TO_WORKER.decrypt_into(number, sealed, head, plain)
+        compute(np.frombuffer(plain, np.float32))
+        TO_CLIENT.encrypt_into(number, plain, head, sealed)
 
     def _whole(self, client: bytes, head: bytes, frame: zmq.Frame) -> None:
         mode, job, _, total = HEAD.unpack(head)

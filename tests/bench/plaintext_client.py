@@ -2,9 +2,9 @@
 
     python -m tests.bench.plaintext_client PORT
 
-Ways with one tensor: `stream`, `whole`, `bare` (see there), and `naive` for the naive relay. Many
-small ones: `single` sends each in a message of its own, `stacks` a quarter of the window together;
-`bare-single` and `bare-stacks` seal the messages.
+Ways with one tensor: `stream`, `whole`, `bare`, `signed` (see there), and `naive` for the naive
+relay. Many small ones: `single` sends each in a message of its own, `stacks` a quarter of the
+window together; `bare-single` and `bare-stacks` seal the messages, `signed-single` signs them too.
 """
 
 import sys
@@ -23,6 +23,10 @@ from tests.bench.plaintext import (
     CREDIT,
     HEAD,
     IN_FLIGHT,
+    OF_CLIENT,
+    OF_WORKER,
+    SIGNATURE,
+    SIGNED,
     STREAM,
     TAG,
     TO_CLIENT,
@@ -32,10 +36,13 @@ from tests.bench.plaintext import (
     make_socket,
     nonce,
     piece_size,
+    signed_part,
 )
 
+MODES: Final = {"stream": STREAM, "whole": WHOLE, "bare": BARE, "signed": SIGNED}
 PARTS: Final = 4
 """Stacks that a window is cut into, as `Client.map` does."""
+_WORKER: Final = OF_WORKER.public_key()
 
 
 class PlaintextClient:
@@ -55,16 +62,17 @@ class PlaintextClient:
             self._socket.send_multipart([x.tobytes()])
             return np.frombuffer(self._socket.recv_multipart()[0], np.float32)
         self._job += 1
-        return self._exchange({"stream": STREAM, "whole": WHOLE, "bare": BARE}[way], x)
+        return self._exchange(MODES[way], x)
 
     def many(self, way: str, tensors: Iterator[Array], window: int) -> Iterable[Array]:
         """Yield 2x + 1 for every tensor."""
-        sealed = way.startswith("bare")
-        if way.endswith("single"):
-            return self._windowed(tensors, window, sealed=sealed)
+        kind, _, shape = way.rpartition("-")
+        mode = MODES[kind or "stream"]
+        if shape == "single":
+            return self._windowed(tensors, window, mode)
         size = max(1, window // PARTS)
         in_flight = min(window, PARTS)
-        stacks = self._windowed(_stacked(tensors, size), in_flight, sealed=sealed)
+        stacks = self._windowed(_stacked(tensors, size), in_flight, mode)
         return (row for stack in stacks for row in stack.reshape(-1, limits.KIB // 4))
 
     def _exchange(self, mode: int, x: Array) -> Array:
@@ -102,44 +110,60 @@ class PlaintextClient:
             # A received frame is memory that has been touched already.
             body = self._spare.pop()
             TO_WORKER.encrypt_into(nonce(self._job, number), data, head, body.buffer)
-        elif mode == BARE:
-            body = TO_WORKER.encrypt(nonce(self._job, number), data, head)
+        else:
+            body = _protected(mode, head, data, nonce(self._job, number))
         self._socket.send(head, zmq.SNDMORE)
         self._socket.send(body, copy=len(data) < COPY_BELOW and not isinstance(body, zmq.Frame))
 
     def _take(self, mode: int, head: bytes, frame: zmq.Frame, target: memoryview) -> None:
-        if mode != BARE:
+        if mode not in (BARE, SIGNED):
             target[:] = frame.buffer
             return
         _, job, piece, _ = HEAD.unpack(head)
-        TO_CLIENT.decrypt_into(nonce(job, piece), frame.buffer, head, target)
-        if len(self._spare) < IN_FLIGHT:
+        sealed = _verified(mode, head, frame.buffer)
+        TO_CLIENT.decrypt_into(nonce(job, piece), sealed, head, target)
+        if mode == BARE and len(self._spare) < IN_FLIGHT:
             self._spare.append(frame)
 
-    def _windowed(self, tensors: Iterator[Array], window: int, *, sealed: bool) -> Iterator[Array]:
+    def _windowed(self, tensors: Iterator[Array], window: int, mode: int) -> Iterator[Array]:
         """Send every array as one message, `window` in flight, and yield the results in order."""
         waiting: deque[int] = deque()
         for x in tensors:
             self._job += 1
-            head = HEAD.pack(BARE if sealed else STREAM, self._job, 0, x.nbytes)
-            body: Any = memoryview(x).cast("B")
-            if sealed:
-                body = TO_WORKER.encrypt(nonce(self._job, 0), body, head)
+            head = HEAD.pack(mode, self._job, 0, x.nbytes)
+            body = _protected(mode, head, memoryview(x).cast("B"), nonce(self._job, 0))
             self._socket.send(head, zmq.SNDMORE)
             self._socket.send(body, copy=len(body) < COPY_BELOW)
             waiting.append(self._job)
             if len(waiting) == window:
                 waiting.popleft()
-                yield self._next(sealed=sealed)
+                yield self._next(mode)
         for _ in waiting:
-            yield self._next(sealed=sealed)
+            yield self._next(mode)
 
-    def _next(self, *, sealed: bool) -> Array:
+    def _next(self, mode: int) -> Array:
         head, body = self._socket.recv(), self._socket.recv()
-        if sealed:
+        if mode in (BARE, SIGNED):
             _, job, piece, _ = HEAD.unpack(head)
-            body = TO_CLIENT.decrypt(nonce(job, piece), body, head)
+            body = TO_CLIENT.decrypt(nonce(job, piece), _verified(mode, head, body), head)
         return np.frombuffer(body, np.float32)
+
+
+def _protected(mode: int, head: bytes, data: memoryview, number: bytes) -> Any:
+    """Return what is sent for `data`: itself, or sealed, or that and a signature."""
+    if mode not in (BARE, SIGNED):
+        return data
+    sealed = TO_WORKER.encrypt(number, data, head)
+    return sealed if mode == BARE else sealed + OF_CLIENT.sign(signed_part(head, sealed))
+
+
+def _verified(mode: int, head: bytes, body: Any) -> Any:
+    """Return the sealed part of what came."""
+    if mode == BARE:
+        return body
+    sealed = body[:-SIGNATURE]
+    _WORKER.verify(bytes(body[-SIGNATURE:]), signed_part(head, sealed))
+    return sealed
 
 
 def _stacked(tensors: Iterator[Array], size: int) -> Iterator[Array]:

@@ -24,9 +24,9 @@ FOREIGN: Final = 0.2
 
 _OUT_OF_REACH: Final = (
     "*The bare pipeline instead*: the same ratio for the pieces over the same sockets without"
-    " anything of ours, under AES-GCM where the goal is against plaintext, unprotected where it is"
-    " against a peer. What that does not reach on this machine, no protocol over these sockets"
-    " does."
+    " anything of ours, under AES-GCM where the goal is against plaintext, with a signature each"
+    " way where every job has its own, unprotected where it is against a peer. What that does not"
+    " reach on this machine, no protocol over these sockets does."
 )
 
 _PEERS: Final = ("grpc", "flight", "dask", "ray")

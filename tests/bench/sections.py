@@ -25,6 +25,8 @@ def limit(
         runners = [*sealed, *pyzmq, Runner(system=naive, way="naive")]
         if size >= limits.MIB:
             runners += [gathered, Runner(system=ours, way="whole")]
+        else:
+            runners.append(Runner(system=bare, way="signed"))
         heat.round_trips(runners, size, rounds=effort.rounds, effort=effort)
     if huge and effort.huge_rounds:
         runners = [*sealed, *pyzmq, gathered]
@@ -34,7 +36,8 @@ def limit(
         # A job each: more of them at once than a worker takes, and they wait for one another.
         *(Runner(system=ours, way=way, widest=512) for way in ("submit", "submit-durable")),
         *(Runner(system=bare, way=way) for way in ("single", "stacks")),
-        *(Runner(system=bare, way=way) for way in ("bare-single", "bare-stacks")),
+        *(Runner(system=bare, way=f"bare-{way}") for way in ("single", "stacks")),
+        Runner(system=bare, way="signed-single"),
         *(Runner(system=curve, way=way) for way in ("single", "stacks")),
     ]
     for window in effort.windows:

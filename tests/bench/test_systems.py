@@ -84,8 +84,9 @@ def test_what_a_process_started_belongs_to_its_family() -> None:
 @pytest.mark.scenario
 @pytest.mark.parametrize("name", ["plaintext", "curve", "naive"])
 def test_the_pipelines_that_ours_is_measured_against_compute(name: str, tmp_path: Path) -> None:
-    single = ("naive",) if name == "naive" else ("stream", "whole", "bare")
-    many = () if name == "naive" else ("single", "stacks", "bare-single", "bare-stacks")
+    single = ("naive",) if name == "naive" else ("stream", "whole", "bare", "signed")
+    sealed_too = ("bare-single", "bare-stacks", "signed-single")
+    many = () if name == "naive" else ("single", "stacks", *sealed_too)
     with plaintext(tmp_path, name) as system:
         for way in single:
             for size in (limits.KIB, limits.MIB, 9 * limits.MIB + 4):
