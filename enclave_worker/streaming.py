@@ -203,7 +203,7 @@ class StreamedOutput:
     @property
     def sealed_length(self) -> int:
         """Sealed bytes of the output."""
-        return sum(map(self._sealer.segment_length, range(self.segment_count)))
+        return self._sealer.sealed_length
 
     def seal(self, piece: PreparedRun, memory: Frame) -> Frame:
         """Seal what `piece` made, as the next segment.

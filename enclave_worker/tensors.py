@@ -175,11 +175,7 @@ class OutputTensors:
     @property
     def sealed_length(self) -> int:
         """Sealed bytes of all outputs together."""
-        return sum(
-            sealer.segment_length(index)
-            for sealer in self._sealers
-            for index in range(sealer.segment_count)
-        )
+        return sum(sealer.sealed_length for sealer in self._sealers)
 
     def segments(self) -> Iterator[bytearray]:
         """Seal and return one segment after the other; each tensor is wiped once it is sealed."""

@@ -106,6 +106,11 @@ class TensorSealer:
         """How many segments the tensor has."""
         return self.layout.count
 
+    @property
+    def sealed_length(self) -> int:
+        """The sealed bytes of all segments together."""
+        return sealed_length(self.layout.nbytes, self.layout.segment_bytes)
+
     def segment_length(self, index: int) -> int:
         """Return the sealed bytes of segment `index`."""
         return self.layout.sealed_length(index)
