@@ -1,7 +1,7 @@
 """Memory of large results, kept from one that the user let go of to the next.
 
-Fresh pages for 64 MiB take as long as opening them. What is kept is bounded and given back a moment
-after the last result.
+Fresh pages take longer than opening a result into them. What is kept is bounded and given back half
+a minute after the last result: whoever waits seconds for each is not to pay for pages every time.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from attestation import limits
 from attestation.sealing.recycled import RecycledBuffers
 
 KEPT_BYTES: Final = 1024 * limits.MIB
-KEPT_SECONDS: Final = 5.0
+KEPT_SECONDS: Final = 30.0
 
 
 class ResultMemory:
