@@ -66,14 +66,11 @@ class Stack:
         self._most = items
         self._room = 0
         self._specs: dict[str, TensorSpec] = {}
-        self._stacks: dict[str, tuple[Array, np.dtype[Any], tuple[int, ...]]] = {}
-        """Each with the dtype and the shape of its items."""
+        self._stacks: list[tuple[str, Array, np.dtype[Any], tuple[int, ...]]] = []
+        """Each with its name, and the dtype and the shape of its items."""
         self.count = 0
-
-    @property
-    def full(self) -> bool:
+        self.full = False
         """Whether no further item fits."""
-        return self.count >= self._room
 
     def add(self, inputs: Mapping[str, object]) -> bool:
         """Take a copy of one item; false when it does not fit those before it.
@@ -83,30 +80,36 @@ class Stack:
         if not self.count:
             self._begin({name: to_tensor(name, value) for name, value in inputs.items()})
             return True
-        count = self.count
-        if count >= self._room or inputs.keys() != self._stacks.keys():
+        # What is here runs for every item: nothing is looked up or made that need not be.
+        if self.full or len(inputs) != len(self._stacks):
             return False
-        for name, value in inputs.items():
-            stack, dtype, shape = self._stacks[name]
+        count = self.count
+        for name, stack, dtype, shape in self._stacks:
+            array = inputs.get(name)
+            if type(array) is not np.ndarray:
+                if name not in inputs:
+                    return False
+                array = to_tensor(name, array)[1]
             # The layout does not matter: it is copied. Everything else is looked at once per kind.
-            array = value if type(value) is np.ndarray else to_tensor(name, value)[1]
             if array.shape != shape or (array.dtype is not dtype and array.dtype != dtype):
                 return False
             # What a later input refuses is overwritten by the next item.
             stack[count] = array
-        self.count = count + 1
+        self.count = count = count + 1
+        self.full = count == self._room
         return True
 
     def take(self) -> tuple[dict[str, TensorSpec], dict[str, Array]]:
         """Return what was gathered and begin anew: stacks, or a single item as it is."""
         count, specs, stacks = self.count, self._specs, self._stacks
         self.count = self._room = 0
-        self._specs, self._stacks = {}, {}
+        self.full = False
+        self._specs, self._stacks = {}, []
         if count == 1:
-            return specs, {name: stack[0, ...] for name, (stack, _, _) in stacks.items()}
+            return specs, {name: stack[0, ...] for name, stack, _, _ in stacks}
         return (
             {name: spec.stacked(count) for name, spec in specs.items()},
-            {name: stack[:count] for name, (stack, _, _) in stacks.items()},
+            {name: stack[:count] for name, stack, _, _ in stacks},
         )
 
     def _begin(self, tensors: Mapping[str, tuple[TensorSpec, Array]]) -> None:
@@ -118,8 +121,9 @@ class Stack:
             self._specs[name] = spec
             stack = np.empty((self._room, *spec.shape), dtype=array.dtype)
             stack[0] = array
-            self._stacks[name] = stack, array.dtype, spec.shape
+            self._stacks.append((name, stack, array.dtype, spec.shape))
         self.count = 1
+        self.full = self._room == 1
 
 
 def as_bytes(array: Array) -> memoryview:
