@@ -130,7 +130,7 @@ class Mapper:
         gathered = self._gathered
         # Sending moves items from one count to the other: only taking one makes the room less.
         room = self._window - self._in_flight - gathered.count
-        if room <= 0 or self._exhausted or self._full_of_bytes():
+        if self._exhausted or self._must_land(room):
             return
         for inputs in self._source:
             if not gathered.add(inputs):
@@ -139,10 +139,8 @@ class Mapper:
                 gathered.add(inputs)
             if gathered.full or self._sent - self._ended < _ALONE_BELOW:
                 self._send()
-                if self._full_of_bytes():
-                    return
             room -= 1
-            if not room or (self._news and self._oldest_done()):
+            if self._must_land(room):
                 return
         self._exhausted = True
         self._send()
@@ -189,8 +187,11 @@ class Mapper:
             )
         return item
 
-    def _full_of_bytes(self) -> bool:
-        return self._bytes_in_flight >= WINDOW_BYTES
+    def _must_land(self, room: int) -> bool:
+        """Whether no further item is taken now: the window is full, or a result is there."""
+        if room <= 0 or self._bytes_in_flight >= WINDOW_BYTES:
+            return True
+        return self._news and self._oldest_done()
 
     def _oldest_done(self) -> bool:
         self._news = False

@@ -285,8 +285,9 @@ def refused_evidence(site: Site, client: Client, *, secrets_before: int = 0) -> 
 
 def refusal_code(refusals: Mapping[WorkerId, Sequence[Reason]]) -> str:
     """Return the one code by which all workers were refused."""
-    (code,) = {getattr(why, "code", why) for whys in refusals.values() for why in whys}
-    return str(code)
+    codes = {str(getattr(why, "code", why)) for whys in refusals.values() for why in whys}
+    assert len(codes) == 1, codes
+    return codes.pop()
 
 
 def refused_session(client: Client) -> str:

@@ -1,13 +1,19 @@
 """What users of `Client.map` may rely on: items travel together and count by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from threading import Timer
 
 import numpy as np
 import pytest
 
+from attestation.client import mapping
 from attestation.client.errors import ItemsFailedError, JobFailedError
-from attestation.client.mapping import Item
+from attestation.client.jobs import Job, Progress, Proof
+from attestation.client.mapping import Item, Mapper
+from attestation.client.numpy_tensors import Array
 from attestation.errors import LocalProtocolError, ProgramError, TensorError
+from attestation.identifiers import JobId
+from attestation.sealing.tensor_spec import TensorSpec
 from attestation.wire.messages import JobEnvelope, JobHeader
 from tests.client.conftest import Connect
 from tests.client.honest import HonestCoordinator
@@ -24,6 +30,71 @@ def affine(connect: Connect, coordinator: HonestCoordinator, count: int) -> list
     client = connect(coordinator)
     parameters = {"scale": 2.0, "shift": 1.0}
     return list(client.map("nn.affine", batches(count), parameters=parameters))
+
+
+class Elsewhere:
+    """What jobs are submitted to, where the test says when they end, and with their own inputs."""
+
+    def __init__(self, submitted: Callable[["Elsewhere"], None]) -> None:
+        self.jobs: list[tuple[Job, Mapping[str, Array]]] = []
+        self._submitted = submitted
+
+    def submit(
+        self, _specs: Mapping[str, TensorSpec], arrays: Mapping[str, Array], _items: int
+    ) -> Job:
+        progress = Progress(bytes_to_send=0, bytes_to_receive=0)
+        job = Job(JobId(bytes(16)), progress, lambda _job: None)
+        self.jobs.append((job, arrays))
+        self._submitted(self)
+        return job
+
+    def end_all(self, proof: Proof) -> None:
+        jobs, self.jobs = self.jobs, []
+        for job, arrays in reversed(jobs):
+            job.finish(dict(arrays), proof)
+
+
+def test_a_result_that_is_there_is_handed_out_before_another_item_is_taken(
+    connect: Connect,
+) -> None:
+    """The next item may take its time, or be made of the results before it."""
+    proof = affine(connect, HonestCoordinator(), 1)[0].job._require_proof()
+    taken: list[int] = []
+
+    def source() -> Iterator[dict[str, object]]:
+        for number, batch in enumerate(batches(4)):
+            taken.append(number)
+            yield batch
+
+    def two_at_once(elsewhere: Elsewhere) -> None:
+        if len(elsewhere.jobs) == 2:
+            elsewhere.end_all(proof)
+
+    items = Mapper(source(), Elsewhere(two_at_once).submit, window=8).run()
+    seen = [(item.result()["x"][0], len(taken)) for item in items]
+    assert seen == [(0, 2), (1, 2), (2, 4), (3, 4)]
+
+
+def test_items_of_ever_other_shapes_do_not_fill_the_memory(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them ends the stack before it, which then counts as in flight."""
+    proof = affine(connect, HonestCoordinator(), 1)[0].job._require_proof()
+    monkeypatch.setattr(mapping, "WINDOW_BYTES", 16 * 1024)
+    landed, ahead = 0, []
+
+    def source() -> Iterator[dict[str, object]]:
+        for number in range(200):
+            ahead.append(number - landed)
+            yield {"x": np.zeros(1024 + number % 2, np.uint8)}
+
+    def a_moment_later(elsewhere: Elsewhere) -> None:
+        Timer(0.01, elsewhere.end_all, [proof]).start()
+
+    for _ in Mapper(source(), Elsewhere(a_moment_later).submit, window=200).run():
+        landed += 1
+    assert landed == 200
+    assert max(ahead) <= 16 + 1
 
 
 def test_many_items_travel_in_few_jobs_and_come_back_in_order(connect: Connect) -> None:
