@@ -252,7 +252,7 @@ class Stage:
                 return HostileCoordinator(sockets), lambda: sockets.url
             case _:
                 number = len(list(self._scratch.iterdir()))
-                rules = Rules(lease_ms=10_000, heartbeat_ms=500)
+                rules = Rules(lease_ms=10_000, heartbeat_ms=2_500)
                 broker = self._stack.enter_context(
                     running(self._scratch / f"state-{number}", rules=rules)
                 )
