@@ -62,6 +62,10 @@ class Goal:
             return found.median >= self.least
         return found.median <= (self.most or 0.0)
 
+    def beyond(self, limit: Spread) -> bool:
+        """Tell whether not even the better quartile is on the right side."""
+        return limit.high < self.least if self.least is not None else limit.low > (self.most or 0.0)
+
     @staticmethod
     def _written(value: float) -> str:
         return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
